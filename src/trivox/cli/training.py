@@ -31,6 +31,7 @@ from trivox.config.choices import (
     USUAL_TASK,
     DemoName,
     PresetName,
+    SplitRule,
     TaskName,
 )
 
@@ -58,6 +59,8 @@ def train(
     pretrained: Annotated[Path | None, option("train", "pretrained")] = None,
     freeze_encoder: Annotated[bool, option("train", "freeze_encoder")] = False,
     classes: Classes = None,
+    clinical: Annotated[str | None, option("train", "clinical")] = None,
+    split_by: Annotated[SplitRule | None, option("train", "split_by")] = None,
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
@@ -92,6 +95,8 @@ def train(
         pretrained=pretrained,
         freeze_encoder=freeze_encoder,
         classes=classes,
+        clinical=clinical,
+        split_by=split_by,
         set=set,
         series=series,
         slice_tolerance=slice_tolerance,

@@ -37,6 +37,8 @@ class Uncertainty(StrEnum):
     VARIANCE = "variance"
 
 
+SplitRule = Literal["patient", "intensity"]
+"""How cases are dealt to folds."""
 ResultFormat = Literal["nifti", "dicom-seg", "rtstruct", "sr", "png", "dicom-ct"]
 """What predictions are written as."""
 SegType = Literal["binary", "labelmap", "fractional"]

@@ -235,3 +235,16 @@ class ClassificationOptions(Frozen):
         description="what answers: the trained head, or a classifier on pooled "
         "features; auto: by cross-validation",
     )
+    clinical: tuple[str, ...] = Field(
+        (), description="columns of the table of classes that tell the class too"
+    )
+
+    @model_validator(mode="after")
+    def _classifier_reads_clinical(self) -> Self:
+        if self.clinical and self.classifier == "head":
+            raise ValueError(
+                "a head reads no clinical columns; leave classifier at auto"
+            )
+        if len({*self.clinical}) < len(self.clinical):
+            raise ValueError("a clinical column is named twice")
+        return self

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from trivox.config.choices import SplitRule
 from trivox.config.options import (
     WEIGHTED_LOSSES,
     Augmentation,
@@ -208,6 +209,11 @@ class Recipe(Frozen):
         "CPU",
     )
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
+    split_by: SplitRule = Field(
+        "patient",
+        description="how folds are dealt: at random by patient, or each holds out "
+        "patients whose images look alike (intensity)",
+    )
 
     @property
     def cases_at_a_time(self) -> int:

@@ -145,13 +145,13 @@ def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
     Raises `FormatError` if columns cannot be told or nothing in it is one of `cases`,
     `DataError` if rows contradict each other.
     """
-    owners = _owners(cases)
+    owners = owners_of(cases)
     is_json = table.suffix.lower() == ".json"
     pairs = _json_pairs(table) if is_json else _csv_pairs(table, owners)
     classes: dict[str, str | None] = {}
     passed_over = 0
     for name, class_name in pairs:
-        known = _find(name, owners)
+        known = named_cases(name, owners)
         passed_over += not known
         for case in known:
             earlier = classes.get(case)
@@ -172,7 +172,7 @@ def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
 Owners = Mapping[str, tuple[str, ...]]
 
 
-def _owners(cases: Sequence[Case]) -> Owners:
+def owners_of(cases: Sequence[Case]) -> Owners:
     """Cases that a name stands for: the case of this name, else all of the patient of
     this name.
     """
@@ -182,7 +182,8 @@ def _owners(cases: Sequence[Case]) -> Owners:
     return patients | {case.name: (case.name,) for case in cases}
 
 
-def _find(name: str, owners: Owners) -> tuple[str, ...]:
+def named_cases(name: str, owners: Owners) -> tuple[str, ...]:
+    """The cases that a cell names: with or without file ending and channel number."""
     stem = case_stem(Path(name))
     numbered = CHANNEL_SUFFIX.fullmatch(stem)
     spellings = (name, stem, *((numbered["case"],) if numbered else ()))
@@ -208,17 +209,17 @@ def _csv_pairs(file: Path, owners: Owners) -> list[tuple[str, str | None]]:
             f"{file}: needs a column of cases and one of classes, found "
             f"{[*table.columns]}"
         )
-    cases = _case_column(table, owners)
-    if _find(table.columns[cases], owners):
+    cases = case_column(table, owners)
+    if named_cases(table.columns[cases], owners):
         raise FormatError(
             f"{file}: has no titles over its columns; add a first line such as "
             "case,class"
         )
-    classes = _class_column(table, cases, file)
+    classes = class_column(table, cases, file)
     return [(row[cases], class_of(row[classes])) for row in table.rows]
 
 
-def _case_column(table: Table, owners: Owners) -> int:
+def case_column(table: Table, owners: Owners) -> int:
     """The column that names the most cases; if several do, the one whose title says so,
     else the first.
     """
@@ -226,19 +227,21 @@ def _case_column(table: Table, owners: Owners) -> int:
     def likelihood(column: int) -> tuple[int, bool, int]:
         title = table.columns[column]
         cells = (title, *(row[column] for row in table.rows))
-        matches = sum(bool(_find(cell, owners)) for cell in cells)
-        return (matches, _title(title) in CASE_TITLES, -column)
+        matches = sum(bool(named_cases(cell, owners)) for cell in cells)
+        return (matches, plain_title(title) in CASE_TITLES, -column)
 
     return max(range(len(table.columns)), key=likelihood)
 
 
-def _class_column(table: Table, cases: int, file: Path) -> int:
+def class_column(table: Table, cases: int, file: Path) -> int:
     """The column titled `class`, else the only one with a known title, else the only
     other column.
     """
     others = [column for column in range(len(table.columns)) if column != cases]
     for wanted in (("class",), CLASS_TITLES):
-        known = [column for column in others if _title(table.columns[column]) in wanted]
+        known = [
+            column for column in others if plain_title(table.columns[column]) in wanted
+        ]
         if len(known) == 1:
             return known[0]
         others = known or others
@@ -250,5 +253,6 @@ def _class_column(table: Table, cases: int, file: Path) -> int:
     )
 
 
-def _title(text: str) -> str:
+def plain_title(text: str) -> str:
+    """A title in small letters and without anything but letters."""
     return re.sub("[^a-z]", "", text.lower())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.names import complaint_of, safe_name, usable_name
@@ -44,7 +44,8 @@ class Case(Frozen):
     others, in order. labels: how label maps of this case are written, where that
     differs from the dataset. class_name: the class of the case, one of the dataset's
     `classes`, None if not known. geometry, volume: of X-ray views, whose one image file
-    holds them all: where they were taken, and the CT, if known. split: cases to train
+    holds them all: where they were taken, and the CT, if known. clinical: what a table
+    says of it beside, by column. split: cases to train
     on, those of a declared validation split, or of a test set that no training sees.
     taught: whether a trained model answers for it, so that it teaches without a label.
     order: which of the channels in its files are meant, in which order; none: all of
@@ -66,6 +67,7 @@ class Case(Frozen):
     class_name: str | None = None
     geometry: Path | None = None
     volume: Path | None = None
+    clinical: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -41,9 +41,14 @@ def lesion_indices(labels: LabelScheme, wanted: Sequence[str] = ()) -> tuple[int
             f"recipe setting 'classification.lesion': {strange} are not among "
             f"{', '.join(labels.targets)}"
         )
-    names = wanted or [name for name in labels.targets if _sounds_like_lesion(name)]
+    names = wanted or lesion_names(labels)
     chosen = set[int]().union(*(labels.targets[name] for name in names))
     return tuple(sorted(chosen)) or tuple(range(1, len(labels.values)))
+
+
+def lesion_names(labels: LabelScheme) -> tuple[str, ...]:
+    """Targets that are named like lesions."""
+    return tuple(name for name in labels.targets if _sounds_like_lesion(name))
 
 
 def _sounds_like_lesion(name: str) -> bool:

@@ -2,7 +2,7 @@
 their own, its classifier as arrays, and what a program does around them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trivox.datasets.lesions import RIM_MM, other_targets
+from trivox.errors import UsageError
 from trivox.exporting.card import ClassNetwork, ClassSteps, Runtime
 from trivox.exporting.networks import FORMATS
 from trivox.files import atomic_path
+from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import LIKELIEST, ClassReader, features_in_row
 from trivox.inference.engines.graph import WINDOWS, exported
 from trivox.inference.predictor import Predictor
@@ -41,6 +43,18 @@ class ReadWindow(nn.Module):
         around = self.network.masks.around(masks)
         logits, moments = self.network.pool(windows, around)
         return logits, features_in_row(moments)[None]
+
+
+def require_image_alone(bundles: Sequence[LabelBundle]) -> None:
+    """Raise `UsageError` for models whose class is also read from a table."""
+    for bundle in bundles:
+        answers = bundle.description.classification
+        if answers is not None and answers.clinical:
+            names = ", ".join(column.name for column in answers.clinical)
+            raise UsageError(
+                f"{bundle.folder}: reads clinical columns ({names}), of which an exported "
+                "program has no table; train without --clinical to export it"
+            )
 
 
 def write_classes(

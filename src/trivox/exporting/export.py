@@ -24,7 +24,7 @@ from trivox.exporting.card import (
     Runtime,
     left_out,
 )
-from trivox.exporting.classes import write_classes
+from trivox.exporting.classes import require_image_alone, write_classes
 from trivox.exporting.networks import write_networks
 from trivox.exporting.programs import rendered, write_program
 from trivox.exporting.targets import TARGETS, Place
@@ -92,13 +92,16 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
 
     Raises `BundleError` for models that are damaged, do not fit together or have no
     graph, and for an export that does not agree; `UsageError` for a precision that the
-    target does not have; `ResourceError` for packages that are missing.
+    target does not have and for models that read a table; `ResourceError` for packages
+    that are missing.
     """
     require_new_folder(out)
     target = TARGETS[options.target]
     runtimes = chosen_runtimes(options)
     bundles = [read_bundle(path) for path in models]
     require_one_plan(bundles)
+    if target.classifies:
+        require_image_alone(bundles)
     target.begin(options.assets)
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     with new_folder(out) as folder:

@@ -35,12 +35,13 @@ def classify(
     classes: Sequence[str],
     *,
     everything: bool,
+    cells: Mapping[str, str],
 ) -> tuple[Classification | None, tuple[Reading, ...]]:
     """The class of a case, prepared for each member; every network votes once.
 
     raw: label indices `(z, y, x)` on the first member's ordered and cropped grid,
     before cleaning: classifiers were fitted on such; everything: run networks even
-    where the answer does not need them.
+    where the answer does not need them; cells: what clinical columns say of the case.
     """
     if not any(member.readers for member in members):
         return None, ()
@@ -52,7 +53,9 @@ def classify(
             continue
         on_grid = case.record.to_grid(indices)
         for reader in member.readers:
-            reading = reader.read(case.image, on_grid, everything=everything)
+            reading = reader.read(
+                case.image, on_grid, everything=everything, cells=cells
+            )
             readings.append(reading)
             votes.append(reader.log_probabilities(reading))
     return joined(classes, votes, readings), tuple(readings)

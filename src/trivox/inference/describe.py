@@ -17,6 +17,7 @@ from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
+from trivox.inference.detection.pair import Detection, detected
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.kinds import SENSITIVE, Extras
@@ -43,7 +44,8 @@ class Prediction:
     hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain`
     with score and reason; sample: voxels with logits, if a reference was given;
     classification: the class of the case, if the model gives one; readings: what each
-    network read for it; fractions: whether no map is written of the probabilities.
+    network read for it; fractions: whether no map is written of the probabilities;
+    detection: candidates for lesions, if asked for.
     """
 
     labels: Volume
@@ -56,6 +58,7 @@ class Prediction:
     classification: Classification | None = None
     readings: tuple[Reading, ...] = ()
     fractions: bool = False
+    detection: Detection | None = None
     sensitive: Volume | None = None
 
     def write(self, case: Case, out: Path) -> Record:
@@ -64,7 +67,9 @@ class Prediction:
         """
         extras = dict(self.uncertainty)
         if self.probabilities is not None and not self.fractions:
-            extras = {"probabilities": self.probabilities, **extras}
+            extras["probabilities"] = self.probabilities
+        if self.detection is not None:
+            extras["detection"] = self.detection.map
         if self.sensitive is not None:
             extras[SENSITIVE] = self.sensitive
         output = write_prediction(out, case.name, self.labels, extras)
@@ -79,6 +84,8 @@ class Prediction:
                 "probabilities": dict(self.classification.probabilities),
                 "flags": list(self.classification.flags),
             }
+        if self.detection is not None:
+            record["detection"] = self.detection.record()
         return record
 
 
@@ -143,8 +150,18 @@ def prediction_of(
         classification=computed.classification,
         readings=computed.readings,
         fractions=not computed.extras.probabilities,
+        detection=_detection(computed, scheme),
         sensitive=restored.sensitive,
     )
+
+
+def _detection(computed: Computed, scheme: LabelScheme) -> Detection | None:
+    """Candidates for lesions, where they are wanted."""
+    lesion = computed.extras.detection
+    poll = computed.decision.poll
+    if not lesion or poll is None:
+        return None
+    return detected(poll.probabilities, scheme, lesion, computed.record)
 
 
 def about_image(case: PreparedCase, plan: Plan) -> tuple[str, ...]:

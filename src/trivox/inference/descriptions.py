@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from trivox.datasets.clinical.columns import ClinicalColumn
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.likeness import Likeness
@@ -53,19 +54,23 @@ hashes.
 """
 
 
-class ClassDescription(Frozen):
+class ClassDescription(Grown):
     """Of a model that also answers with the class of a case.
 
     lesion: label indices that it is decided by; width: features of the head;
     classifiers: one for each weights file, that answers in place of the head; none: the
-    heads answer, with their logits divided by `temperature`.
+    heads answer, with their logits divided by `temperature`; clinical: columns that are
+    read beside the image.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("clinical",)
 
     classes: tuple[str, ...] = Field(min_length=2)
     lesion: tuple[int, ...] = Field(min_length=1)
     width: int = Field(ge=1, le=2**14)
     temperature: Temperature = 1.0
     classifiers: tuple[Weights, ...] = ()
+    clinical: tuple[ClinicalColumn, ...] = ()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

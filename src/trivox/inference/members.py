@@ -288,6 +288,7 @@ def _readers(
             mirror_axes=windows.mirror_axes,
             classifier=classifier,
             temperature=answers.temperature,
+            clinical=answers.clinical,
         )
         readers.append(reader.made_ready())
     return tuple(readers)

@@ -282,7 +282,8 @@ class Predictor:
     def begin(self, case: Case) -> Begun:
         """Read a case and prepare it; errors name the case."""
         volume = read_image(case, self.channels, missing=self.missing)
-        return begun_image(volume, self.members, self.descriptions, where=case.name)
+        begun = begun_image(volume, self.members, self.descriptions, where=case.name)
+        return replace(begun, cells=self.extras.cells(case))
 
     def compute(self, begun: Begun) -> Computed:
         """What the networks make of a case."""
@@ -300,6 +301,7 @@ class Predictor:
             decision.raw,
             self.classes,
             everything=self.read_everything,
+            cells=begun.cells,
         )
         return Computed(
             decision=decision,

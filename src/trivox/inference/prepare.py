@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -52,13 +52,15 @@ class Ready:
 class Begun:
     """A case that was read.
 
-    cropped: where it cannot be made ready without networks; remarks: of its reader.
+    cropped: where it cannot be made ready without networks; remarks: of its reader; cells:
+    what clinical columns say of it.
     """
 
     cropped: CroppedCase | None
     ready: Ready | None
     remarks: tuple[str, ...]
     seconds: float
+    cells: Mapping[str, str] = field(default_factory=dict)
 
     def made_ready(
         self, members: Sequence[Member], models: Sequence[LabelDescription]

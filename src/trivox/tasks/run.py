@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trivox.config.options import DistillationOptions
 from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
+from trivox.datasets.clinical.tables import with_clinical
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import RecipeError, few
@@ -73,7 +73,10 @@ def run_request(
     if not started(request.out):
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
-    dataset = with_unlabelled(dataset, _teaching(request, asked), console)
+    settled = _settled(request, asked)
+    columns = settled.classification.clinical if task.learns_classes else ()
+    dataset = with_clinical(dataset, request.classes, columns)
+    dataset = with_unlabelled(dataset, settled.distillation, console)
     dataset = dataset.read_by(request.choice)
     with _sole_writer(request, task, console):
         return _run(task, dataset, request, console)
@@ -194,12 +197,12 @@ def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     )
 
 
-def _teaching(request: RunRequest, asked: Recipe) -> DistillationOptions:
-    """What is learnt from other models: as asked, or as the run began."""
+def _settled(request: RunRequest, asked: Recipe) -> Recipe:
+    """What decides what is learnt from: as asked, or as the run began."""
     file = request.out / RECIPE
     if request.resume and file.exists():
-        return read_recipe(read_json(file)).distillation
-    return asked.distillation
+        return read_recipe(read_json(file))
+    return asked
 
 
 def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:

@@ -23,17 +23,19 @@ from trivox.planning.fingerprint import (
     write_fingerprint,
 )
 from trivox.tasks.checking import require_checked, still_set_aside
-from trivox.tasks.console import Console
+from trivox.tasks.console import Console, Quiet
 from trivox.tasks.origin import (
     require_same_content,
     require_same_plan,
     restore_plan,
     write_content,
 )
+from trivox.tasks.sites import with_site_folds
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 CHECK = "check.json"
 PLAN = "plan.json"
+DATASET = "dataset.json"
 FOLDS = 5
 
 
@@ -75,8 +77,10 @@ def prepare(
         dataset = still_set_aside(dataset, out / CHECK)
     require_same_content(dataset, out, console, begun=begun)
     dataset = require_checked(dataset, out / CHECK, console, task=task.name)
+    if recipe.split_by == "intensity":
+        dataset = with_site_folds(dataset, out / DATASET, console)
     write_content(dataset, out, workers=recipe.cases_at_a_time, console=console)
-    save_dataset(dataset, out / "dataset.json")
+    save_dataset(dataset, out / DATASET)
     if begun:
         restore_plan(out)
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
@@ -110,6 +114,8 @@ def prepared_before(
     """What another process has prepared just now in the request's folder."""
     out = request.out
     dataset = still_set_aside(dataset, out / CHECK)
+    if recipe.split_by == "intensity":
+        dataset = with_site_folds(dataset, out / DATASET, Quiet())
     plan = task.read_plan(out / PLAN)
     store = _store(task, dataset, plan, request, recipe, console)
     return Prepared(dataset, plan, dataset_splits(dataset, folds=FOLDS), store)

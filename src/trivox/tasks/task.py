@@ -47,8 +47,8 @@ class RunRequest:
     """What `trivox train` was asked to do.
 
     preset: None: by the machine; fold: a number, or "all" for every fold; named: a
-    recipe for a kind of data; classes: a table with the class of each case; choice: how
-    DICOM images are read; cost: what energy and time cost.
+    recipe for a kind of data; classes: a table of them; choice: how DICOM is read;
+    cost: what energy and time cost.
     """
 
     dataset: Path
@@ -79,14 +79,13 @@ class Prepared(Generic[PlanT, StoreT]):
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict. The first three hold for every model, the others for those that
-    give label maps.
+    """How to predict; the first three hold for every model, the others for label maps.
 
-    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
-    write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
-    average over; missing_channels: refuse a case without one, or take zeros;
-    subtype_results: write classes as numbers too; fractions: give probabilities of
-    which no map is written; max_missed: share of voxels that a further map may miss.
+    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt;
+    mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to average
+    over; missing_channels: refuse a case without one, or take zeros; subtype_results:
+    classes as numbers too; fractions: give probabilities without a map; detection:
+    labels; clinical: a table; max_missed: share of voxels that a further map may miss.
     """
 
     device: str = "auto"
@@ -101,6 +100,8 @@ class PredictOptions:
     missing_channels: MissingChannels = "refuse"
     subtype_results: bool = False
     fractions: bool = False
+    detection: str | None = None
+    clinical: Path | None = None
     max_missed: float | None = None
 
 

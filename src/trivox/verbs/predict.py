@@ -14,7 +14,7 @@ from trivox.config.choices import (
     UncertaintyKind,
 )
 from trivox.datasets.dataset import Case
-from trivox.errors import DataError, FormatError, few
+from trivox.errors import DataError, FormatError, UsageError, few
 from trivox.inference.bundle import bundle_content, model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.many.devices import devices_of, require_same
@@ -24,7 +24,7 @@ from trivox.inference.records import RECORDS
 from trivox.inference.writing import Record
 from trivox.outputs import require_folder_place
 from trivox.results.codes import FILE as CODES_FILE
-from trivox.results.codes import read_codes
+from trivox.results.codes import Codes, read_codes
 from trivox.results.formats import ResultFiles, result_files
 from trivox.results.options import ResultOptions
 from trivox.tasks.choice import task_of
@@ -152,6 +152,8 @@ def predict(
     missing_channels: MissingChannels = "refuse",
     overwrite: bool = False,
     subtype_results: bool = False,
+    detection: str | None = None,
+    clinical: Path | str | None = None,
     max_missed: float | None = None,
     cases: Path | str | None = None,
     device: str = "auto",
@@ -177,9 +179,9 @@ def predict(
     folder = Path(out)
     require_folder_place(folder)
     task = task_of(paths[0])
-    codes = read_codes(_code_files(paths, Path(input)))
-    how = ResultOptions(seg_type, codes)
+    how = ResultOptions(seg_type, _codes(paths, Path(input)))
     files = result_files(format, how, task.gives, statistics=statistics)
+    _require_nifti(detection, files)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -191,20 +193,16 @@ def predict(
         scales=tuple(scales),
         missing_channels=missing_channels,
         subtype_results=subtype_results,
+        detection=detection,
+        clinical=None if clinical is None else Path(clinical),
         max_missed=max_missed,
         fractions=files.fractions,
     )
-    predictors = [
-        made_ready(task, paths, replace(options, device=each))
-        for each in devices_of(device)
-    ]
-    require_same(predictors)
-    predictor, *others = predictors
+    predictor, *others = _predictors(task, paths, options, device)
     choice = series_choice(series, slice_tolerance)
     listed = task.inputs(Path(input), predictor, console)
     inputs = tuple(case.read_by(choice) for case in listed)
-    if cases is not None:
-        inputs = chosen_cases(inputs, Path(cases))
+    inputs = inputs if cases is None else chosen_cases(inputs, Path(cases))
     inputs = files.possible(inputs, say=console.say)
     records = predict_cases(
         predictor,
@@ -230,10 +228,22 @@ def predict(
     )
 
 
+def _require_nifti(detection: str | None, files: ResultFiles) -> None:
+    """Raise `UsageError` where maps of detection are asked for without any maps."""
+    if detection is not None and not files.maps:
+        raise UsageError(
+            "--detection writes maps in NIfTI, which --format leaves out; add nifti to it"
+        )
+
+
 def made_ready(
     task: ModelTask[Any, Any], models: Sequence[Path], options: PredictOptions
 ) -> CasePredictor[Any]:
-    """Models that predict with some options; those that this process keeps ready."""
+    """Models that predict with some options; those that this process keeps ready,
+    unless a table is read, which may be another one the next time.
+    """
+    if options.clinical is not None:
+        return task.predictor(models, options)
     key = key_of(task, models, options)
     return ready_predictor(key, lambda: task.predictor(models, options))
 
@@ -245,11 +255,26 @@ def key_of(
     return task.name, tuple(models), options
 
 
-def _code_files(models: Sequence[Path], source: Path) -> list[Path]:
-    """Where codes of labels may stand: in the bundles, then beside the input."""
+def _predictors(
+    task: ModelTask[Any, Any],
+    models: Sequence[Path],
+    options: PredictOptions,
+    device: str,
+) -> list[CasePredictor[Any]]:
+    """The models on each device, made ready."""
+    predictors = [
+        made_ready(task, models, replace(options, device=each))
+        for each in devices_of(device)
+    ]
+    require_same(predictors)
+    return predictors
+
+
+def _codes(models: Sequence[Path], source: Path) -> Codes:
+    """Codes of labels, which may stand in the bundles, then beside the input."""
     folders = [bundle_content(model)[0].parent for model in models]
     folders.append(source if source.is_dir() else source.parent)
-    return [folder / CODES_FILE for folder in folders]
+    return read_codes([folder / CODES_FILE for folder in folders])
 
 
 def _written_beside(

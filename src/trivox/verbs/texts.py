@@ -40,6 +40,10 @@ TEXTS = {
     "cases": "text file with the names of the cases to predict, one a line",
     "check.out": "also write the findings as JSON",
     "classes": "CSV or JSON with the class of each case, columns case,class for example",
+    "clinical": "columns of the table of classes that tell the class too, with commas "
+    "between: age,sex",
+    "predict.clinical": "CSV with the clinical columns that the model reads, a row a case; "
+    "default: not known",
     "console": "where lines and progress go; default: nowhere",
     "cost": "also try every part of the training on a few cases, for about half a minute, "
     "and say what it will take: time, memory, energy, price",
@@ -47,6 +51,9 @@ TEXTS = {
     "ct": "CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them",
     "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
     "folders, X-ray exams) or manifest file",
+    "detection": "also write candidates for lesions, each with one likelihood, and the "
+    "likelihood of the case, the largest of them: labels that are lesions, with commas between, or "
+    "auto (as the model says, or by name)",
     "detector": "pixels along an edge",
     "dicom": "DICOM files, or folders of DICOM files and of scans (NIfTI, NRRD, MetaImage)",
     "deidentify.out": "folder that is handed on, new or of the same key",
@@ -180,6 +187,8 @@ TEXTS = {
     "job_minutes": "longest job",
     "job_memory_gb": "memory of a job; default: four fifths of the machine's for all",
     "keep_hours": "how long results are kept",
+    "split_by": "what folds hold out: patients at random, or patients whose images look alike, as "
+    "of another scanner (intensity); default: patient",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
     "statistics": "also measure each label: volume, diameters, place and intensity, in "

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from trivox.config.choices import USUAL_TASK, PresetName, TaskName
+from trivox.config.choices import USUAL_TASK, PresetName, SplitRule, TaskName
+from trivox.config.recipe import merged
+from trivox.errors import UsageError
 from trivox.evaluation.folders.measured import warnings_in
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_object, surviving_folder
@@ -14,7 +16,7 @@ from trivox.learning.checkpoints import STATE
 from trivox.learning.progress import Progress, finite
 from trivox.planning.cost import CostFile
 from trivox.tasks.checking import set_aside_in
-from trivox.tasks.choice import task_of
+from trivox.tasks.choice import task_named, task_of
 from trivox.tasks.console import Console
 from trivox.tasks.cost.ledger import read_cost
 from trivox.tasks.run import run_request
@@ -25,6 +27,7 @@ from trivox.verbs.settings import (
     Settings,
     cost_settings,
     overrides,
+    parsed,
     recipe_name,
     series_choice,
 )
@@ -122,6 +125,8 @@ def train(
     pretrained: Path | str | None = None,
     freeze_encoder: bool = False,
     classes: Path | str | None = None,
+    clinical: str | None = None,
+    split_by: SplitRule | None = None,
     set: Settings = None,
     series: str | None = None,
     slice_tolerance: float | None = None,
@@ -143,7 +148,7 @@ def train(
     start = None if pretrained is None else str(Path(pretrained).absolute())
     settings = overrides(
         recipe,
-        set,
+        with_clinical_columns(set, clinical, task),
         network=network,
         epochs=epochs,
         minutes=minutes,
@@ -152,6 +157,7 @@ def train(
         patch_size=patch_size,
         memory_gb=memory_gb,
         seed=seed,
+        split_by=split_by,
         freeze_encoder=1.0 if freeze_encoder else None,
         pretrained=start,
     )
@@ -174,6 +180,21 @@ def train(
     metrics = cast(MetricsFile, run_request(request, console=console))
     headline = task_of(metrics).headline(metrics) if metrics else ""
     return TrainedRun(request.out, metrics, headline)
+
+
+def with_clinical_columns(
+    settings: Settings, columns: str | None, task: TaskName
+) -> Settings:
+    """Settings and the clinical columns to read, with commas between."""
+    if columns is None:
+        return settings
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    if not names or not task_named(task).learns_classes:
+        raise UsageError(
+            f"--clinical {columns}: name columns that a model with classes reads, for "
+            "example --task multitask --clinical age,sex"
+        )
+    return merged(parsed(settings), {"classification": {"clinical": names}})
 
 
 def _folds(run: Path) -> Iterator[TrainedFold]:

@@ -22,6 +22,7 @@ from trivox.evaluation.conventions.choice import (
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.detections import detection_section
 from trivox.evaluation.folders.grids import on_shared_grids
 from trivox.evaluation.folders.measured import (
     against_themselves,
@@ -139,21 +140,26 @@ def evaluate_folders(
     warnings += [*unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 
+    def meaning(pair: LabelPair) -> LabelScheme:
+        return labels or labels_of(pair, scheme)
+
     def measure(pair: LabelPair, grid: Grid) -> Measured:
-        means = labels or labels_of(pair, scheme)
-        return _evaluate_pair(pair, grid, means, rules, whole)
+        return _evaluate_pair(pair, grid, meaning(pair), rules, whole)
 
     cases, sources, spoiled = _measured(placed, measure, workers)
     unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
-    warnings += unread
+    detection, unseen = detection_section(predictions, placed, meaning)
+    warnings += [*unread, *unseen]
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
     metrics["sources"] = sources
     if section is not None:
         metrics["classification"] = section
+    if detection is not None:
+        metrics["detection"] = detection
     return metrics
 
 

@@ -221,8 +221,7 @@ class ClassScores:
         known = predictions.known()
         cases = len(known.names)
         portions = [
-            weighted_scores(known, weights)
-            for weights in _drawn(cases, resamples, seed)
+            weighted_scores(known, weights) for weights in drawn(cases, resamples, seed)
         ]
         draws: dict[str, Floats] = {}
         for name in (*SCORES, *BY_CLASS):
@@ -332,7 +331,7 @@ def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Float
     }
 
 
-def _drawn(cases: int, resamples: int, seed: int) -> Iterator[Floats]:
+def drawn(cases: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each case was drawn in each resample, `(r, n)`, some resamples at a
     time to bound memory.
     """

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
 
 from trivox.evaluation.metrics.class_content import CheckedClasses
+from trivox.evaluation.metrics.detection_content import CheckedDetection
 from trivox.evaluation.metrics.numbers import (
     Count,
     Interval,
@@ -297,6 +298,7 @@ class MetricsFile(TypedDict):
     missed_voxels: NotRequired[MissedSection]
     raters: NotRequired[RatersSection]
     classification: NotRequired[CheckedClasses]
+    detection: NotRequired[CheckedDetection]
 
 
 METRICS_FILE = TypeAdapter(MetricsFile)

@@ -2,7 +2,7 @@
 plots, how far probabilities can be trusted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from trivox.evaluation.folders.labels import mean_row, names_in
@@ -118,6 +118,30 @@ def label_part(metrics: Metrics, records: Records = ()) -> Part:
     )
 
 
+def detection_part(metrics: Metrics) -> Part:
+    """How well lesions are found; empty without the section `detection`."""
+    section = metrics.get("detection")
+    if not section:
+        return Part()
+    summary = section["summary"]
+    scores = {
+        "Average precision of lesions": summary["ap"],
+        "AUROC of cases": summary["auroc"],
+    }
+    for rate, score in summary["sensitivity"].items():
+        scores[f"Lesions found at {rate} false a case"] = score
+    return Part(
+        body=rendered(
+            "detection_part.html.j2",
+            scores=scores,
+            summary=summary,
+            lesion=", ".join(section["lesion"]),
+            methods=methods_text(scores.values()),
+        ),
+        convention=titled("lesions", section.get("convention")),
+    )
+
+
 def trust_part(metrics: Metrics) -> Part:
     """How far the probabilities of voxels can be trusted; empty without the section
     `calibration`.
@@ -145,23 +169,32 @@ def trust_part(metrics: Metrics) -> Part:
 
 def label_headline(metrics: Metrics) -> str:
     """One line with the mean Dice of each label and over all, macro-F1 and AUC of the
-    classes, with 95 % intervals.
+    classes, average precision of lesions and AUROC of cases, with 95 % intervals.
     """
     parts = []
     if metrics["cases"]:
         parts.append(_dice_headline(metrics))
     classes = (metrics.get("classification") or {}).get("summary")
     if classes:
-        scores = []
-        shown = {"macro-F1": classes["macro_f1"], "AUC": classes["auc"]}
-        for title, score in shown.items():
-            if score["value"] is not None:
-                text = _with_interval(score["value"], score["ci95"], digits=3)
-                scores.append(f"{title} {text}")
         cases = sum(classes["support"].values())
-        basis = _basis(list(shown.values()), cases)
-        parts.append(f"classes: {', '.join(scores)} ({basis})")
+        shown = {"macro-F1": classes["macro_f1"], "AUC": classes["auc"]}
+        parts.append(_scores_headline("classes", shown, cases))
+    lesions = (metrics.get("detection") or {}).get("summary")
+    if lesions:
+        shown = {"AP": lesions["ap"], "AUROC of cases": lesions["auroc"]}
+        parts.append(_scores_headline("lesions", shown, lesions["cases"]))
     return "; ".join(parts)
+
+
+def _scores_headline(title: str, shown: Mapping[str, Metrics], cases: int) -> str:
+    """The scores that are known, and what they are of."""
+    known = {name: score for name, score in shown.items() if score["value"] is not None}
+    texts = [
+        f"{name} {_with_interval(score['value'], score['ci95'], digits=3)}"
+        for name, score in known.items()
+    ]
+    values = ", ".join(texts) or "no score is known"
+    return f"{title}: {values} ({_basis(list(shown.values()), cases)})"
 
 
 def _dice_headline(metrics: Metrics) -> str:

@@ -2,7 +2,7 @@
 answered by its head or a classifier.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.boxes import box_of
+from trivox.datasets.clinical.columns import (
+    ClinicalColumn,
+    clinical_features,
+    clinical_flags,
+)
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
@@ -29,6 +34,7 @@ from trivox.uploads import sent
 from trivox.volumes.volume import Array, Shape
 
 NO_LESION = "no lesion predicted: answered from the most likely voxels"
+NO_CELLS: Mapping[str, str] = {}
 LIKELIEST = 64
 """Voxels that stand for the lesion where none is predicted."""
 
@@ -67,6 +73,8 @@ class ClassReader:
     mirror_axes: tuple[int, ...] = ()
     classifier: CaseClassifier | None = None
     temperature: float = 1.0
+    clinical: tuple[ClinicalColumn, ...] = ()
+    """Columns that are read beside the image."""
 
     @classmethod
     def of(
@@ -80,6 +88,7 @@ class ClassReader:
         mirror_axes: tuple[int, ...] = (),
         classifier: CaseClassifier | None = None,
         temperature: float = 1.0,
+        clinical: tuple[ClinicalColumn, ...] = (),
     ) -> "ClassReader":
         """A reader of `network`; without a classifier its head answers, with logits
         divided by `temperature`.
@@ -95,6 +104,7 @@ class ClassReader:
             mirror_axes,
             classifier,
             temperature,
+            clinical,
         )
 
     @property
@@ -118,13 +128,30 @@ class ClassReader:
 
     @torch.inference_mode()
     def read(
-        self, image: Tensor, indices: Array, *, everything: bool = True
+        self,
+        image: Tensor,
+        indices: Array,
+        *,
+        everything: bool = True,
+        cells: Mapping[str, str] = NO_CELLS,
     ) -> Reading:
         """Read a prepared image `(c, z, y, x)` where label `indices` `(z, y, x)` on its
         grid show the lesion.
 
-        everything: run the network even where the answer does not need it.
+        everything: run the network even where the answer does not need it; cells: what
+        clinical columns say of the case.
         """
+        reading = self._of_image(image, indices, everything=everything)
+        if not self.clinical:
+            return reading
+        return Reading(
+            reading.logits,
+            reading.features | clinical_features(self.clinical, cells),
+            (*reading.flags, *clinical_flags(self.clinical, cells)),
+        )
+
+    def _of_image(self, image: Tensor, indices: Array, *, everything: bool) -> Reading:
+        """What the image says."""
         hand_made = self._hand_made(image, indices)
         if not np.isin(indices, self.lesion).any():
             return self._deep(image, self._likeliest(image), hand_made, (NO_LESION,))

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from trivox.datasets.clinical.tables import ClinicalTable
+from trivox.datasets.dataset import Case
+
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
 SENSITIVE = "sensitive"
 """A map in which few voxels are missed; see `trivox.inference.doubt.missed`."""
-EXTRAS = ("probabilities", *KINDS, SENSITIVE)
+EXTRAS = ("probabilities", "detection", *KINDS, SENSITIVE)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Extras:
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
     fractions: whether probabilities are given of which no map is written, since files
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
-    Names,Subtype) beside `classes.csv`, of models that give classes; sensitive: for a
+    Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
+    that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
+    clinical: what is known of the cases beside their images; sensitive: for a
     map in which few voxels are missed.
     """
 
@@ -38,14 +43,17 @@ class Extras:
     uncertainty: tuple[str, ...] = ()
     fractions: bool = False
     numbered_classes: bool = False
+    detection: tuple[str, ...] = ()
+    clinical: ClinicalTable | None = None
     sensitive: Sensitive | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
+        second = ("detection",) if self.detection else ()
         last = () if self.sensitive is None else (SENSITIVE,)
-        return (*first, *dict.fromkeys(self.uncertainty), *last)
+        return (*first, *second, *dict.fromkeys(self.uncertainty), *last)
 
     @property
     def given(self) -> bool:
@@ -55,14 +63,26 @@ class Extras:
     @property
     def detailed(self) -> bool:
         """Whether more is given than the label map."""
-        return self.given or bool(self.uncertainty) or self.sensitive is not None
+        more = bool(self.detection) or self.sensitive is not None
+        return self.given or bool(self.uncertainty) or more
 
     @property
     def settings(self) -> dict[str, object]:
-        """What of it decides what is in a map, ready for JSON."""
-        if self.sensitive is None:
-            return {}
-        return {"max_missed": self.sensitive.max_missed}
+        """What of it decides what stands in a map, ready for JSON."""
+        said: dict[str, object] = {}
+        if self.detection:
+            said["detection"] = list(self.detection)
+        if self.clinical is not None:
+            said["clinical"] = self.clinical.identity
+        if self.sensitive is not None:
+            said["max_missed"] = self.sensitive.max_missed
+        return said
+
+    def cells(self, case: Case) -> Mapping[str, str]:
+        """What clinical columns say of a case."""
+        return case.clinical or (
+            {} if self.clinical is None else self.clinical.of(case)
+        )
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

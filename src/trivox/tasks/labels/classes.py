@@ -13,6 +13,7 @@ import torch
 from scipy.special import softmax
 
 from trivox.config.recipe import Recipe
+from trivox.datasets.clinical.columns import PREFIX
 from trivox.datasets.dataset import Case
 from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.metrics.classification import ClassPredictions
@@ -20,7 +21,11 @@ from trivox.files import atomic_path
 from trivox.inference.classes.reader import Reading, predicted_indices
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
-from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
+from trivox.learning.case_classifier.fitting import (
+    FittedClassifier,
+    best_single_feature,
+    fit_classifier,
+)
 from trivox.learning.ranks.sharing import from_first, shared
 from trivox.tasks.console import Console, working
 from trivox.tasks.labels.prepared import PreparedImages
@@ -31,6 +36,8 @@ SHALLOW = 2
 """Encoder stages that are tried together with hand-made features: texture lives there;
 every candidate adds luck.
 """
+CLINICAL = "clinical columns"
+WITHOUT_CLINICAL = f"without {CLINICAL}"
 ANY_KIND = ("lda", "logreg", "mlp")
 """Classifiers that answer together where the recipe leaves the choice open."""
 
@@ -40,14 +47,15 @@ class FoldAnswers:
     """How one fold answers with the class of a case, and what simpler ways answer.
 
     file: its classifier, None where its head answers; single: by the best hand-made
-    feature alone; shares: by the share of each other target in the lesion alone (of
-    enhancing tumour in the whole tumour, for example); fitted: the answers to the
-    training cases themselves; facts: for metrics.json.
+    feature alone; simpler: by less, under what that is: the share of another target in
+    the lesion alone (of enhancing tumour in the whole tumour, for example), the image
+    without clinical columns, and these alone; fitted: the answers to the training cases
+    themselves; facts: for metrics.json.
     """
 
     file: Path | None
     single: CaseClassifier
-    shares: Mapping[str, CaseClassifier]
+    simpler: Mapping[str, CaseClassifier]
     fitted: ClassPredictions
     facts: dict[str, object]
 
@@ -65,7 +73,7 @@ class TrainingRows:
     """What a fold's network reads in its training cases.
 
     features: `(case, feature)`, by `names`; truth: index of the class `(case,)`; deep:
-    names of the features of each encoder stage.
+    names of the features of each encoder stage; clinical: those of clinical columns.
     """
 
     cases: Sequence[Case]
@@ -75,12 +83,13 @@ class TrainingRows:
     truth: Array
     classes: tuple[str, ...]
     deep: Mapping[str, Sequence[str]]
+    clinical: Sequence[str]
 
     @property
     def hand_made(self) -> list[str]:
-        """Features that come from no encoder stage."""
-        deep: set[str] = set().union(*self.deep.values())
-        return [name for name in self.names if name not in deep]
+        """Features of the image that come from no encoder stage."""
+        others: set[str] = set(self.clinical).union(*self.deep.values())
+        return [name for name in self.names if name not in others]
 
     @property
     def varying(self) -> list[str]:
@@ -106,6 +115,20 @@ class TrainingRows:
         chosen = self.features[:, columns]
         return best_single_feature(
             chosen, self.truth, names=names, **self.fitting(recipe)
+        )
+
+    def fit(
+        self, subsets: Mapping[str, Sequence[str]], recipe: Recipe
+    ) -> FittedClassifier:
+        """A classifier on the best of some sets of features."""
+        kind = recipe.classification.classifier
+        return fit_classifier(
+            self.features,
+            self.truth,
+            names=self.names,
+            subsets=subsets,
+            kinds=ANY_KIND if kind == "auto" else (kind,),
+            **self.fitting(recipe),
         )
 
     def predictions(self, probabilities: Array) -> ClassPredictions:
@@ -166,7 +189,7 @@ def _fitted(
     """Fit what answers on what was read."""
     single = rows.single(rows.hand_made, recipe)
     usable = shares_in_lesion(prepared, recipe, usable=rows.varying)
-    shares = {name: rows.single([name], recipe) for name in usable}
+    simpler = {f"{name} alone": rows.single([name], recipe) for name in usable}
     facts: dict[str, object] = {
         "training_cases": len(rows.cases),
         "single_feature": single.names[0],
@@ -175,16 +198,16 @@ def _fitted(
     if kind == "head":
         logits = [row.logits for row in rows.readings if row.logits is not None]
         fitted = rows.predictions(softmax(np.stack(logits), axis=1))
-        return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
+        return FoldAnswers(None, single, simpler, fitted, {**facts, "kind": "head"})
+    subsets = subsets_of(recipe, rows.hand_made, rows.deep)
     with working(console, f"fitting classifiers of fold {fold}"):
-        result = fit_classifier(
-            rows.features,
-            rows.truth,
-            names=rows.names,
-            subsets=subsets_of(recipe, rows.hand_made, rows.deep),
-            kinds=ANY_KIND if kind == "auto" else (kind,),
-            **rows.fitting(recipe),
-        )
+        if rows.clinical:
+            alone = {CLINICAL: tuple(rows.clinical)}
+            simpler[WITHOUT_CLINICAL] = rows.fit(subsets, recipe).classifier
+            simpler[f"{CLINICAL} alone"] = rows.fit(alone, recipe).classifier
+            subsets = with_clinical_columns(subsets, rows.clinical)
+            facts["clinical"] = list(recipe.classification.clinical)
+        result = rows.fit(subsets, recipe)
     file = folder / "classifier.safetensors"
     result.classifier.save(file)
     subset = result.candidates[0].get("subset", "features")
@@ -192,7 +215,7 @@ def _fitted(
     facts["kind"] = result.classifier.kind
     facts["candidates"] = list(result.candidates)
     fitted = rows.predictions(result.resubstitution)
-    return FoldAnswers(file, single, shares, fitted, facts)
+    return FoldAnswers(file, single, simpler, fitted, facts)
 
 
 def classed_cases(prepared: PreparedImages, fold: str) -> list[Case]:
@@ -222,6 +245,7 @@ def training_rows(
         truth_of(prepared, cases),
         prepared.dataset.classes,
         predictor.members[0].readers[0].subsets(),
+        [name for name in names if name.startswith(f"{PREFIX} ")],
     )
 
 
@@ -263,6 +287,16 @@ def subsets_of(
     return subsets
 
 
+def with_clinical_columns(
+    subsets: Mapping[str, Sequence[str]], clinical: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Sets of features, each with those of clinical columns."""
+    return {
+        f"{CLINICAL} + {subset}": (*clinical, *names)
+        for subset, names in subsets.items()
+    }
+
+
 def read_cases(
     prepared: PreparedImages,
     predictor: Predictor,
@@ -275,7 +309,7 @@ def read_cases(
     for case in console.track(cases, len(cases), what):
         image = torch.from_numpy(prepared.store.read(case.name)[0])
         indices = predicted_indices(member.windows, predictor.labels, image)
-        yield member.readers[0].read(image, indices)
+        yield member.readers[0].read(image, indices, cells=case.clinical)
 
 
 def truth_of(prepared: PreparedImages, cases: Sequence[Case]) -> Array:

@@ -16,7 +16,12 @@ from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.doubt.calibration import fit_temperature
-from trivox.tasks.labels.classes import FoldAnswers, truth_of
+from trivox.tasks.labels.classes import (
+    CLINICAL,
+    WITHOUT_CLINICAL,
+    FoldAnswers,
+    truth_of,
+)
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
 
@@ -45,7 +50,7 @@ class HeldOutAnswers:
         self.logits: list[Array] = []
         self._model: list[Array] = []
         self._single: list[Array] = []
-        self._shares: dict[str, list[Array]] = {}
+        self._simpler: dict[str, list[Array]] = {}
 
     def add(self, fold: str, name: str, lesson: ClassLesson) -> None:
         """Note a case of `fold`, predicted by that fold's network and classifier."""
@@ -59,9 +64,9 @@ class HeldOutAnswers:
         self._model.append(np.array(list(answer.probabilities.values())))
         simpler = self.answers[fold]
         self._single.append(simpler.single.probabilities(reading.features)[0])
-        for name, classifier in simpler.shares.items():
+        for name, classifier in simpler.simpler.items():
             chance = classifier.probabilities(reading.features)[0]
-            self._shares.setdefault(name, []).append(chance)
+            self._simpler.setdefault(name, []).append(chance)
 
     def section(self, *, seed: int) -> ClassificationSection | None:
         """The section `classification` of metrics.json; None where no held-out case has
@@ -71,7 +76,7 @@ class HeldOutAnswers:
         if not (truth >= 0).any():
             return None
         learnt = self._resubstitution()
-        return classification_section(
+        section = classification_section(
             self._predictions(self._model),
             seed=seed,
             rows=self._rows(),
@@ -81,15 +86,17 @@ class HeldOutAnswers:
             folds=self.folds,
             flags=self.flags,
         )
+        section["warnings"] += clinical_warnings(section)
+        return section
 
     def _rows(self) -> dict[str, ClassPredictions]:
         """What simpler ways answer, by their names."""
         names = dict.fromkeys(fold.single.names[0] for fold in self.answers.values())
         title = f"best single hand-made feature ({', '.join(names)})"
         rows = {title: self._predictions(self._single)}
-        for name, chances in self._shares.items():
+        for name, chances in self._simpler.items():
             if len(chances) == len(self.cases):  # measured in every fold
-                rows[f"{name} alone"] = self._predictions(chances)
+                rows[name] = self._predictions(chances)
         if any(fold.file is not None for fold in self.answers.values()):
             heads = softmax(np.stack(self.logits), axis=1)
             rows["head of the network"] = self._predictions(list(heads))
@@ -122,3 +129,20 @@ class HeldOutAnswers:
         known = truth >= 0
         logits = torch.from_numpy(np.stack(self.logits))[torch.from_numpy(known)]
         return fit_temperature(logits, torch.from_numpy(truth[known]))
+
+
+def clinical_warnings(section: ClassificationSection) -> list[str]:
+    """That clinical columns do not help, where they are read and that is not measured."""
+    rows = {row["name"]: row for row in section["rows"]}
+    without = rows.get(WITHOUT_CLINICAL)
+    if without is None:
+        return []
+    gained = without["difference"]["auc"]
+    if gained["ci95"] is not None and gained["ci95"][0] > 0:
+        return []
+    scores = [section["summary"]["auc"]["value"], without["summary"]["auc"]["value"]]
+    with_them, without_them = ("unknown" if s is None else f"{s:.3f}" for s in scores)
+    return [
+        f"{CLINICAL} do not measurably help: AUC {with_them} with and {without_them} "
+        "without them on held-out cases; a model without them is simpler to use"
+    ]

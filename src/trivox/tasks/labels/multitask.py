@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
+from trivox.datasets.clinical.columns import columns_of
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.lesions import lesion_indices
 from trivox.errors import DataError
@@ -114,6 +115,7 @@ class MultitaskTask(LabelTask):
             classes=prepared.dataset.classes,
             lesion=lesion_indices(prepared.plan.labels, options.lesion),
             width=options.width,
+            clinical=columns_of(prepared.dataset.training_cases, options.clinical),
         )
 
     def fit_answers(

@@ -11,17 +11,25 @@ from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
+from trivox.datasets.clinical.tables import ClinicalTable, read_clinical
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_inputs
-from trivox.errors import DataError, PlanError
+from trivox.errors import DataError, PlanError, UsageError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.class_part import class_part
-from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
+from trivox.evaluation.report.label_part import (
+    detection_part,
+    label_headline,
+    label_part,
+    trust_part,
+)
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
+from trivox.inference.descriptions import ClassDescription, LabelDescription
+from trivox.inference.detection.pair import chosen_lesion
 from trivox.inference.doubt.kinds import Extras
 from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
@@ -148,6 +156,9 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             missing=options.missing_channels,
             engine=options.engine,
         )
+        lesion: tuple[str, ...] = ()
+        if options.detection is not None:
+            lesion = chosen_lesion(options.detection, predictor.descriptions[0])
         asked = None
         if options.max_missed is not None:
             asked = sensitive(
@@ -161,6 +172,8 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
+            detection=lesion,
+            clinical=_clinical(options.clinical, predictor.descriptions[0]),
             sensitive=asked,
         )
         return replace(predictor, extras=extras)
@@ -224,10 +237,13 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     def parts(
         self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
     ) -> list[Part]:
-        """Labels, classes where there are any, and how far to trust the model."""
+        """Labels, classes and lesions where there are any, and how far to trust the
+        model.
+        """
         return [
             label_part(metrics, records),
             class_part(metrics, records),
+            detection_part(metrics),
             trust_part(metrics),
         ]
 
@@ -245,7 +261,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         description = bundle.description
         plan = description.plan
         answers = description.classification
-        classes = {} if answers is None else {"classes": list(answers.classes)}
+        classes = {} if answers is None else _class_facts(answers)
         return {
             "bundle": str(bundle.folder),
             "identity": bundle.identity,
@@ -270,6 +286,13 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
                 plan.network_options,
             ),
         }
+
+
+def _class_facts(answers: ClassDescription) -> dict[str, object]:
+    """The classes, and what is read beside the image."""
+    clinical = [column.name for column in answers.clinical]
+    read = {"clinical": clinical} if clinical else {}
+    return {"classes": list(answers.classes), **read}
 
 
 class SegmentationTask(LabelTask):
@@ -299,6 +322,18 @@ class SegmentationTask(LabelTask):
         voxels = prepared.store.mean_voxels(names, len(labels.values))
         objective = SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
         return with_teacher(objective, prepared, recipe, names)
+
+
+def _clinical(file: Path | None, description: LabelDescription) -> ClinicalTable | None:
+    """The table of clinical columns; raises `UsageError` for models that read none."""
+    if file is None:
+        return None
+    answers = description.classification
+    if answers is None or not answers.clinical:
+        raise UsageError(
+            f"--clinical {file}: the model reads no clinical columns; leave it out"
+        )
+    return read_clinical(file, answers.clinical)
 
 
 def _taught_by_label(case: Case) -> Case:

@@ -62,6 +62,8 @@ OF_LABELS = (
     "mc_samples",
     "subtype_results",
     "scales",
+    "detection",
+    "clinical",
     "max_missed",
 )
 """Options of predictions that only models of label maps know."""

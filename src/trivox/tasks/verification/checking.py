@@ -114,11 +114,15 @@ def verify_metrics(file: Path, task: AnyTask) -> Verification:
     if reference is None:
         verification.unchecked.append("it does not say what it was measured against")
         return verification
+    trials = []
     for references in (reference.parent, reference.parent.parent):
-        tried = Verification(file)
-        _measure_again(metrics, task, predictions, references, tried)
-        if not tried.disagreements:
+        trial = Verification(file)
+        _measure_again(metrics, task, predictions, references, trial)
+        trials.append(trial)
+        if not trial.disagreements:
             break
+    # one that could be measured says more than one that could not
+    tried = min(trials, key=lambda trial: (not trial.numbers, len(trial.disagreements)))
     verification.numbers += tried.numbers
     verification.disagreements += tried.disagreements
     verification.unchecked += tried.unchecked
@@ -235,6 +239,12 @@ def _measure_again(
             )
         verification.numbers += numbers_in(says)
         verification.disagreements += differences(says, is_so, part)
+    if "detection" in metrics:
+        section: Any = metrics["detection"]
+        verification.numbers += numbers_in(section)
+        verification.disagreements += differences(
+            section, again.get("detection"), "detection"
+        )
     if "raters" in metrics:
         verification.unchecked.append("agreement of raters is not measured again")
     if "classification" in metrics:

@@ -6,6 +6,7 @@ from pydantic import AliasPath, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
+from trivox.inference.detection.pair import DetectionRecord
 from trivox.inference.judge import SensitiveTarget, TargetVolume
 from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
@@ -49,6 +50,7 @@ class CaseRecord(_CaseRecord, total=False):
     reason: str | None
     sensitive: dict[str, SensitiveTarget]
     formats: dict[str, dict[str, Any]]
+    detection: DetectionRecord
     written: dict[str, Source]
 
 

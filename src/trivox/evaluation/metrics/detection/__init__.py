@@ -1,0 +1,1 @@
+"""How well lesions are found."""

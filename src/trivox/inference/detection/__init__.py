@@ -1,0 +1,1 @@
+"""Detection: candidates for lesions, each with one likelihood."""
