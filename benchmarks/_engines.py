@@ -9,7 +9,7 @@ from trivox.datasets.dataset import Case
 from trivox.exporting.calibration import calibration_windows
 from trivox.exporting.networks import write_onnx
 from trivox.inference.engines.graph import graph_of
-from trivox.inference.engines.runtimes import OpenVinoEngine, openvino_request
+from trivox.inference.engines.runtimes import openvino_engine
 from trivox.inference.predictor import Predictor
 
 KINDS = (
@@ -43,7 +43,6 @@ def predictor_of(kind: str, model: Path, calibration: Sequence[Case]) -> Predict
                 by_torch.network, channels=len(plan.inputs), patch=plan.patch_size
             )
             graph = write_onnx(graph, plan, stem, "int8", windows).read_bytes()
-            request = openvino_request(graph, shape=shape, precision="int8")
-            engines.append(OpenVinoEngine("int8", request))
+            engines.append(openvino_engine(graph, shape=shape, precision="int8"))
     small = replace(member.windows, engines=engines)
     return replace(predictor, members=(replace(member, windows=small),))

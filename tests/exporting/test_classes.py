@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -164,25 +163,6 @@ def program(tmp_path):
     for name in set(sys.modules) - before:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
-
-
-@pytest.mark.parametrize(
-    ("kind", "engine"),
-    [("head", "onnx"), pytest.param("pooled", "openvino", marks=pytest.mark.slow)],
-)
-def test_readings_do_not_depend_on_the_engine(models, kind, engine):
-    loaded = partial(Predictor.load, models[kind], device="cpu", precision="fp32")
-    (expected,) = loaded().members[0].readers
-    (reader,) = loaded(engine=engine).members[0].readers
-    for seed in range(4):
-        noise = np.random.default_rng(seed).normal(size=(1, 20, 18, 24))
-        image = torch.from_numpy(gaussian_filter(noise, (0, 1, 1, 1)))
-        indices = lesions(image.shape[1:], seed)
-        one, other = (each.read(image.float(), indices) for each in (expected, reader))
-        assert one.flags == other.flags
-        np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
-        for name, value in one.features.items():
-            assert other.features[name] == pytest.approx(value, abs=1e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize(

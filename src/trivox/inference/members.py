@@ -2,9 +2,8 @@
 windows and mirrored copies.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -17,10 +16,9 @@ from trivox.inference.classes.reader import ClassReader
 from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.doubt.uncertainty import wake_dropout
 from trivox.inference.engines.choice import fastest_engine
-from trivox.inference.engines.encoders import Encoder
 from trivox.inference.engines.engine import Engine
 from trivox.inference.engines.kept import Source
-from trivox.inference.engines.making import made_encoder, made_engines
+from trivox.inference.engines.making import made_engines
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.checkpoints import load_weights
@@ -173,10 +171,7 @@ def load_member(
         voxels_a_batch=1 if alone else None,
         half=half,
     )
-    encoders = [
-        partial(made_encoder, options.engine, source, runtime) for source in sources
-    ]
-    readers = _readers(description, networks, classifiers, windows, encoders)
+    readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)
 
 
@@ -257,8 +252,8 @@ def _readers(
     description: LabelDescription,
     networks: Sequence[nn.Module],
     classifiers: Sequence[Path],
-    windows: SlidingWindows,
-    encoders: Sequence[Callable[[], Encoder]],
+    runtime: Runtime,
+    mirror_axes: tuple[int, ...],
 ) -> tuple[ClassReader, ...]:
     """What reads the class of a case with each network; none for a model without
     classes.
@@ -275,22 +270,19 @@ def _readers(
             f"{len(networks)} networks; export it again"
         )
     readers = []
-    for network, classifier, engine, encoder in zip(
-        networks, answering, windows.engines, encoders, strict=True
-    ):
+    for network, classifier in zip(networks, answering, strict=True):
         assert isinstance(network, MultitaskNetwork)
         reader = ClassReader.of(
             network,
             description.plan,
             answers.lesion,
-            engine,
-            encoder,
-            mirror_axes=windows.mirror_axes,
+            runtime,
+            mirror_axes=mirror_axes,
             classifier=classifier,
             temperature=answers.temperature,
             clinical=answers.clinical,
         )
-        readers.append(reader.made_ready())
+        readers.append(reader)
     return tuple(readers)
 
 

@@ -285,13 +285,6 @@ class MultitaskNetwork(nn.Module):
         the decoder is not run.
         """
         maps = self.segmenter.encode(x)  # type: ignore[operator]
-        return self.read(x, maps, masks)
-
-    @torch.no_grad()
-    def read(
-        self, x: Tensor, maps: Sequence[Tensor], masks: Tensor
-    ) -> tuple[Tensor, Pooled]:
-        """The same of an image and its feature maps."""
         pooled = Pooled([], [])
         for features in (x, *maps):
             mean, deviation = masked_moments(features, masks)

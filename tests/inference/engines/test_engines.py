@@ -14,7 +14,7 @@ from trivox.inference.engines import choice, kept, runtimes
 from trivox.inference.engines.choice import MOST_APART, Trial, fastest_engine, tried
 from trivox.inference.engines.graph import UnexportableError, graph_of
 from trivox.inference.engines.kept import Source
-from trivox.inference.engines.making import made_encoder, made_engine
+from trivox.inference.engines.making import made_engine
 from trivox.inference.predictor import Predictor
 from trivox.learning import runtime
 from trivox.learning.runtime import Runtime
@@ -64,17 +64,6 @@ def test_an_engine_gives_torchs_logits(source, name, count):
     assert torch.allclose(logits, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["torch", *ENGINES])
-def test_an_encoder_gives_the_maps_of_all_stages(source, name):
-    windows = [torch.randn(source.shape) for _ in range(2)]
-    encoder = made_encoder(name, source, CPU)
-    with torch.inference_mode():
-        for window in windows:
-            maps = encoder.maps(window)
-            for ours, expected in zip(maps, source.network.encode(window), strict=True):
-                assert torch.allclose(ours, expected, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ENGINES)
 def test_predictions_do_not_depend_on_the_engine(bundle, tmp_path, name):
     (case,) = write_scans(tmp_path, (20, 25, 18))
@@ -101,8 +90,9 @@ def test_the_hybrid_with_moved_points_has_a_graph():
     for name, parameter in network.named_parameters():
         if "offsets" in name:
             parameter.data += 0.05 * torch.randn_like(parameter)
-    session = runtimes.onnx_session(graph_of(network, channels=1, patch=patch))
-    engine = runtimes.OnnxEngine("fp32", session)
+    engine = runtimes.onnx_engine(
+        graph_of(network, channels=1, patch=patch), precision="fp32"
+    )
     windows = torch.randn(3, 1, *patch)
     with torch.inference_mode():
         expected = network(windows)

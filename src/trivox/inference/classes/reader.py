@@ -2,9 +2,8 @@
 answered by its head or a classifier.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -21,12 +20,13 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
-from trivox.inference.engines.encoders import Encoder
-from trivox.inference.engines.engine import Engine, require_finite
+from trivox.inference.engines.engine import require_finite
+from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.logits.labels import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.losses.targets import region_targets
+from trivox.learning.runtime import Runtime, large_blocks_kept
 from trivox.networks.class_head import MASKS, MultitaskNetwork, Pooled
 from trivox.planning.plan import Plan
 from trivox.preparation.sampler import patch_start
@@ -55,11 +55,9 @@ class Reading:
 class ClassReader:
     """One network with a class head, made ready to read the class of prepared cases.
 
-    lesion: label indices that make up the lesion; engine: computes the network;
-    make_encoder: what computes its encoder alone, made when it is first needed;
-    mirror_axes: axes along which a copy is mirrored; it and the unmirrored image are
-    averaged. All eight copies of the segmentation would cost as much again as the mask
-    and change next to nothing.
+    lesion: label indices that make up the lesion; mirror_axes: axes along which a copy
+    is mirrored; it and the unmirrored image are averaged. All eight copies of the
+    segmentation would cost as much again as the mask and change next to nothing.
     """
 
     network: MultitaskNetwork
@@ -68,8 +66,7 @@ class ClassReader:
     mask_table: Array
     """Membership `(mask, index)` of lesion, organ and other targets."""
     mask_names: tuple[str, ...]
-    engine: Engine
-    make_encoder: Callable[[], Encoder]
+    runtime: Runtime
     mirror_axes: tuple[int, ...] = ()
     classifier: CaseClassifier | None = None
     temperature: float = 1.0
@@ -82,8 +79,7 @@ class ClassReader:
         network: MultitaskNetwork,
         plan: Plan,
         lesion: tuple[int, ...],
-        engine: Engine,
-        make_encoder: Callable[[], Encoder],
+        runtime: Runtime,
         *,
         mirror_axes: tuple[int, ...] = (),
         classifier: CaseClassifier | None = None,
@@ -99,8 +95,7 @@ class ClassReader:
             lesion,
             mask_table(plan.labels, lesion),
             (*MASKS, *other_targets(plan.labels, lesion)),
-            engine,
-            make_encoder,
+            runtime,
             mirror_axes,
             classifier,
             temperature,
@@ -115,16 +110,6 @@ class ClassReader:
         return self.classifier is None or not set(self.classifier.names).isdisjoint(
             self._pooled_names()
         )
-
-    def made_ready(self) -> "ClassReader":
-        """The same, having made what every answer needs."""
-        if self.needs_network:
-            _ = self._encoder
-        return self
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return self.make_encoder()
 
     @torch.inference_mode()
     def read(
@@ -239,7 +224,7 @@ class ClassReader:
     def _view(self, image: Tensor, indices: Array, start: Shape) -> "_View":
         """What the network finds in one window, means over its mirrored copies."""
         size = self.plan.patch_size
-        device = self.engine.device
+        device = self.runtime.device
         window = sent(_window(image, start, size), device)
         whole = torch.from_numpy(indices[None].astype(np.int16))
         table = torch.from_numpy(self.mask_table)
@@ -252,8 +237,8 @@ class ClassReader:
         for flip in [(), self.mirror_axes] if self.mirror_axes else [()]:
             axes = [axis + 2 for axis in flip]
             copy = window[None].flip(axes)
-            maps = self._encoder.maps(copy)
-            answer, moments = self.network.read(copy, maps, masks.flip(axes))
+            with self.runtime.autocast(), large_blocks_kept():
+                answer, moments = self.network.pool(copy, masks.flip(axes))
             require_finite(answer)
             logits.append(answer[0].float().cpu())
             pooled.append(features_in_row(moments).cpu())
@@ -266,7 +251,7 @@ class ClassReader:
     def _likeliest(self, image: Tensor) -> Array:
         """Label indices that are lesion at its `LIKELIEST` most probable voxels."""
         windows = SlidingWindows(
-            [self.engine],
+            [TorchEngine(self.network.segmenter, self.runtime)],
             self.plan.patch_size,
             self.plan.labels.output_channels,
         )

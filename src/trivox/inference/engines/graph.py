@@ -29,15 +29,9 @@ class UnexportableError(ResourceError):
     """A network that has no graph: it computes what ONNX does not know."""
 
 
-def graph_of(
-    network: nn.Module,
-    *,
-    channels: int,
-    patch: Sequence[int],
-    outputs: Sequence[str] = (LOGITS,),
-) -> bytes:
+def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> bytes:
     """The graph of a network in eval mode on a CPU, for any number of windows of
-    `patch` voxels `(z, y, x)`; outputs: names of what it gives.
+    `patch` voxels `(z, y, x)`.
 
     Raises as `exported` does.
     """
@@ -46,7 +40,7 @@ def graph_of(
         # tables that depend on the grid alone are made here, and constants of the graph
         network(example[:1])
     count = torch.export.Dim("n", min=1, max=MOST_WINDOWS)
-    return exported(network, {WINDOWS: example}, outputs, sizes=({0: count},))
+    return exported(network, {WINDOWS: example}, [LOGITS], sizes=({0: count},))
 
 
 def exported(

@@ -12,7 +12,7 @@ from torch import nn
 
 from trivox.caches import cache_folder
 from trivox.files import file_hash, remove_leftovers, write_bytes
-from trivox.inference.engines.graph import LOGITS, OPSET, WRITING, graph_of
+from trivox.inference.engines.graph import OPSET, WRITING, graph_of
 from trivox.planning.plan import Plan
 from trivox.version import __version__
 
@@ -24,13 +24,12 @@ MOST_KEPT = 16
 class Source:
     """A network in eval mode on a CPU, and what names it.
 
-    weights: its file; plan: of its windows; outputs: names of what it gives.
+    weights: its file; plan: of its windows.
     """
 
     network: nn.Module
     weights: Path
     plan: Plan
-    outputs: tuple[str, ...] = (LOGITS,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,7 +45,6 @@ class Source:
             plan.network_options,
             plan.topology.model_dump(mode="json"),
             self.shape,
-            self.outputs,
             OPSET,
             WRITING,
             __version__,
@@ -82,12 +80,7 @@ class Source:
 
     def _made(self) -> bytes:
         plan = self.plan
-        return graph_of(
-            self.network,
-            channels=len(plan.inputs),
-            patch=plan.patch_size,
-            outputs=self.outputs,
-        )
+        return graph_of(self.network, channels=len(plan.inputs), patch=plan.patch_size)
 
 
 def _tidy(folder: Path) -> None:

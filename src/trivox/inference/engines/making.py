@@ -2,25 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from trivox.config.choices import EngineName
 from trivox.errors import BundleError, UsageError
-from trivox.inference.engines.encoders import (
-    Encoder,
-    OnnxEncoder,
-    OpenVinoEncoder,
-    TorchEncoder,
-    encoder_source,
-)
 from trivox.inference.engines.engine import Engine
 from trivox.inference.engines.kept import Source
 from trivox.inference.engines.runtimes import (
-    OnnxEngine,
-    OpenVinoEngine,
     best_precision,
-    onnx_session,
-    openvino_request,
+    onnx_engine,
+    openvino_engine,
 )
 from trivox.inference.engines.torch import TorchEngine
 from trivox.learning.runtime import Runtime, make_runtime
@@ -53,35 +43,16 @@ def made_engine(name: EngineName, source: Source, runtime: Runtime) -> Engine:
     """An engine that computes a network as the runtime says."""
     if name == "torch":
         return TorchEngine(source.network, runtime)
-    computing = _compiled(name, source, runtime.precision)
-    if name == "onnx":
-        return OnnxEngine(runtime.precision, computing)
-    return OpenVinoEngine(runtime.precision, computing)
-
-
-def made_encoder(name: EngineName, source: Source, runtime: Runtime) -> Encoder:
-    """The encoder of a network, computed as `made_engine` computes all of it."""
-    encoder = encoder_source(source)
-    if name == "torch":
-        return TorchEncoder(encoder.network, runtime)
-    computing = _compiled(name, encoder, runtime.precision)
-    if name == "onnx":
-        return OnnxEncoder(computing, encoder.outputs)
-    return OpenVinoEncoder(computing, encoder.outputs)
-
-
-def _compiled(name: EngineName, source: Source, precision: str) -> Any:
-    """The graph of a source made ready by the runtime of an engine."""
     try:
-        return _by_runtime(name, source.graph(), source, precision)
+        return _of_graph(name, source.graph(), source, runtime.precision)
     except BundleError:  # a graph that was damaged where it was kept
-        return _by_runtime(name, source.made_again(), source, precision)
+        return _of_graph(name, source.made_again(), source, runtime.precision)
 
 
-def _by_runtime(name: EngineName, graph: bytes, source: Source, precision: str) -> Any:
+def _of_graph(name: EngineName, graph: bytes, source: Source, precision: str) -> Engine:
     if name == "onnx":
-        return onnx_session(graph)
-    return openvino_request(graph, shape=source.shape, precision=precision)
+        return onnx_engine(graph, precision=precision)
+    return openvino_engine(graph, shape=source.shape, precision=precision)
 
 
 def made_engines(

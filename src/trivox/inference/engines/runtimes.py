@@ -77,7 +77,7 @@ class OpenVinoEngine(GraphEngine):
         return torch.cat(parts)
 
 
-def onnx_session(graph: bytes) -> Any:
+def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
     """A graph made ready by ONNX Runtime; raises `ResourceError` without it,
     `BundleError` for a graph that it does not read.
     """
@@ -86,16 +86,19 @@ def onnx_session(graph: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return runtime.InferenceSession(
+        session = runtime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise _unreadable("ONNX Runtime", error) from error
+    return OnnxEngine(precision, session)
 
 
-def openvino_request(graph: bytes, *, shape: Sequence[int], precision: str) -> Any:
+def openvino_engine(
+    graph: bytes, *, shape: Sequence[int], precision: str
+) -> OpenVinoEngine:
     """A graph compiled by OpenVINO for windows of `shape` `(1, c, z, y, x)`; raises as
-    `onnx_session` does.
+    `onnx_engine` does.
     """
     openvino = optional_package("openvino", extra="openvino")
     core = openvino.Core()
@@ -111,7 +114,7 @@ def openvino_request(graph: bytes, *, shape: Sequence[int], precision: str) -> A
         compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:
         raise _unreadable("OpenVINO", error) from error
-    return compiled.create_infer_request()
+    return OpenVinoEngine(precision, compiled.create_infer_request())
 
 
 def _unreadable(runtime: str, error: Exception) -> BundleError:
