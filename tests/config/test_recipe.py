@@ -39,6 +39,16 @@ def test_overrides_win_over_the_preset_and_keep_its_other_nested_settings():
     assert recipe.augmentation.blur == PRESETS["quick_test"]["augmentation"]["blur"]
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("chance", [0.0, 0.5])
+def test_what_is_never_seen_mirrored_is_not_predicted_mirrored(chance, mirrored):
+    augmentation = {"mirror": chance, "mirror_axes": ["z", "x"]}
+    given = {"augmentation": augmentation, "mirrored_inference": mirrored}
+    recipe = make_recipe("production", given)
+    assert recipe.mirrored_axes == (("z", "x") if chance else ())
+    assert recipe.inference_axes == (recipe.mirrored_axes if mirrored else ())
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_recipe_survives_json(preset):
     recipe = make_recipe(preset, {"patch_size": [32, 40, 48], "minutes": 2.5})

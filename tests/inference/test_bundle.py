@@ -6,7 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from trivox.config.recipe import make_recipe
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
 from trivox.exporting.half import write_half
@@ -16,13 +19,14 @@ from trivox.inference.bundle import (
     read_volume_bundle,
     write_bundle,
 )
-from trivox.inference.descriptions import LabelDescription
+from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.doubt.conformal import VolumeBand, VolumeIntervals
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.runtime import make_runtime
 from trivox.planning.plan import read_plan
 from trivox.tasks.choice import task_of
+from untrained_models import plan_of
 
 IMAGE, _ = phantom_case(
     PhantomSettings(cases=1, shape=(14, 18, 15), spacing=(2.0, 1.5, 1.5)), 0
@@ -196,6 +200,29 @@ def test_what_is_known_of_volumes_lies_in_the_bundle_and_goes_where_it_goes(
     assert "volumes" not in bundle.description.model_dump(mode="json")
 
 
+def test_copies_are_mirrored_only_along_axes_that_training_mirrored(tiny_run, tmp_path):
+    recipe = make_recipe("quick_test")
+    bundle = read_bundle(tiny_run)
+    assert bundle.description.may_mirror == recipe.augmentation.mirror_axes == ("x",)
+    windows = Predictor.load(tiny_run, mirror=True).members[0].windows
+    assert windows.mirror_axes == (AXES.index("x"),)
+    never = bundle.description.model_copy(update={"may_mirror": ()})
+    write_bundle(tmp_path / "b", never, {"0": bundle.weight_files()[0]})
+    member = Predictor.load(tmp_path / "b", mirror=True).members[0]
+    assert member.windows.mirror_axes == ()
+
+
+@given(axes=st.sets(st.sampled_from(AXES)).map(tuple), known=st.booleans())
+def test_older_bundles_may_be_mirrored_as_they_were(axes, known):
+    plan = plan_of()
+    content = {"task": plan.task, "plan": plan, "mirror_axes": axes}
+    if known:
+        content["may_mirror"] = AXES
+    found = LabelDescription.model_validate(content)
+    assert found.mirror_axes == axes
+    assert found.may_mirror == (AXES if known or not axes else axes)
+
+
 @pytest.mark.parametrize("kind", ["labels", "volumes"])
 def test_a_bundle_says_what_those_of_0_1_0_said(tiny_run, xray_run, kind):
     """Whoever reads them with that version finds every field, and no other."""
@@ -216,6 +243,7 @@ def test_a_bundle_says_what_those_of_0_1_0_said(tiny_run, xray_run, kind):
         "abstention",
         "likeness",
         "classification",
+        "may_mirror",  # later; without it copies would be mirrored along all axes
     }
     run = tiny_run if kind == "labels" else xray_run
     content = json.loads((run / "bundle" / "bundle.json").read_text())

@@ -145,7 +145,7 @@ def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path)
         assert volume.array.dtype == np.float32
         assert np.array_equal(volume.affine, labels.affine)
         assert volume.array.max() > 0
-    assert records[cases[0].name]["votes"] == 8
+    assert records[cases[0].name]["votes"] == 2
     assert set(records[cases[0].name]["volumes"]["organ"]) == {
         "volume_ml",
         "ci95_ml",

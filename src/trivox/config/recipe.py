@@ -221,9 +221,16 @@ class Recipe(Frozen):
         return 2 if self.workers == "auto" else max(1, self.workers)
 
     @property
+    def mirrored_axes(self) -> tuple[Literal["z", "y", "x"], ...]:
+        """Axes along which training mirrors, and predictions may: what was never seen
+        mirrored is not known mirrored.
+        """
+        return self.augmentation.mirror_axes if self.augmentation.mirror else ()
+
+    @property
     def inference_axes(self) -> tuple[Literal["z", "y", "x"], ...]:
         """Axes of the mirrored copies that a prediction is averaged over."""
-        return self.augmentation.mirror_axes if self.mirrored_inference else ()
+        return self.mirrored_axes if self.mirrored_inference else ()
 
     @field_validator("loss", mode="before")
     @classmethod

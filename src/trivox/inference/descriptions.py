@@ -4,7 +4,7 @@ makes volumes of X-rays.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -155,6 +155,15 @@ class LabelDescription(BundleDescription):
     missed: MissedControl | None = None
     classification: ClassDescription | None = None
     previous: "LabelDescription | None" = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mirrors_what_it_did(cls, given: Any) -> Any:
+        """Older bundles do not say along which axes they may be mirrored."""
+        if not isinstance(given, Mapping) or "may_mirror" in given:
+            return given
+        mirrored = given.get("mirror_axes")
+        return {**given, "may_mirror": mirrored} if mirrored else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

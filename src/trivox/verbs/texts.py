@@ -200,7 +200,8 @@ TEXTS = {
     "temperature": "that logits are divided by, so that rare answers count; default: 1",
     "tolerance_mm": "of the surface Dice (NSD) of convention trivox; default: 2",
     "train.out": "folder of the run",
-    "tta": "average mirrored copies; default: as trained",
+    "tta": "average mirrored copies, along axes that training mirrored; default: as "
+    "trained",
     "uncertainty": "also write how unsure the model is; repeatable",
     "views": "degrees: 0 AP, 90 source on the left, 180 PA",
     "watts_per_core": "of a core that computes, assumed where no counter of energy can be "

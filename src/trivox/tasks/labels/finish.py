@@ -111,6 +111,7 @@ def finish_labels(
         plan=prepared.plan,
         overlap=recipe.overlap,
         mirror_axes=recipe.inference_axes,
+        may_mirror=recipe.mirrored_axes,
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
