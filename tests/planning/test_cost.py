@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from trivox.config.recipe import make_recipe
 from trivox.planning.cost import (
+    MOST,
+    MOST_COUNTED,
     NOTHING,
     STAGES,
     Amount,
     CostFile,
     CostSettings,
+    Forecast,
     Rates,
     Usage,
     forecast_cost,
@@ -158,3 +161,20 @@ def test_the_record_of_a_run_is_the_sum_of_its_stages(measured):
         assert math.isclose(getattr(total, name), wanted)
     again = CostFile.model_validate(CostFile(measured=measured).model_dump(mode="json"))
     assert again.measured == measured
+
+
+@given(st.floats(0, MOST), st.integers(0, MOST_COUNTED), st.floats(0.1, 1e4))
+def test_what_a_record_may_say_can_be_added_and_forecast_and_read_again(
+    seconds, most, minutes
+):
+    largest = usage(seconds / 3).model_copy(update={"memory_bytes": most})
+    spent = Usage.model_validate(largest.model_dump())
+    cost = CostFile(measured=dict.fromkeys(STAGES, spent))
+    assert cost.total.memory_bytes == most
+    names = set(Rates.model_fields) - {"held_out_bytes"}
+    rates = Rates(**dict.fromkeys(names, spent), held_out_bytes=most)
+    amount = Amount(cases=most, held_out=most, folds=5)
+    for length in ({"epochs": 100}, {"minutes": minutes}):
+        forecast = forecast_cost(rates, recipe(**length), amount)
+        assert Forecast.model_validate(forecast.model_dump()) == forecast
+        assert forecast.total.seconds <= MOST

@@ -10,9 +10,14 @@ from trivox.config.recipe import Recipe
 from trivox.energy import WATTS_PER_CORE
 from trivox.schema import Frozen
 
-NotNegative = Annotated[float, Field(ge=0, le=1e18)]
-Bytes = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
+MOST = 1e18
+"""Seconds, joules or units of money; sums stop there, so that they can be read again."""
+MOST_COUNTED = 2**62
+"""Bytes, cases or steps; likewise."""
+
+NotNegative = Annotated[float, Field(ge=0, le=MOST)]
+Bytes = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
+Count = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
 JOULES_PER_KWH = 3.6e6
 
 Stage = Literal["preparation", "training", "validation", "report"]
@@ -62,9 +67,9 @@ class Usage(Frozen):
         """One after the other."""
         ways = {*self.energy_by, *other.energy_by}
         return Usage(
-            seconds=self.seconds + other.seconds,
-            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
-            joules=self.joules + other.joules,
+            seconds=min(MOST, self.seconds + other.seconds),
+            cpu_seconds=min(MOST, self.cpu_seconds + other.cpu_seconds),
+            joules=min(MOST, self.joules + other.joules),
             memory_bytes=max(self.memory_bytes, other.memory_bytes),
             gpu_memory_bytes=max(self.gpu_memory_bytes, other.gpu_memory_bytes),
             energy_by=tuple(sorted(ways)),
@@ -73,9 +78,9 @@ class Usage(Frozen):
     def times(self, count: float) -> "Usage":
         """So many such pieces one after the other."""
         changes = {
-            "seconds": self.seconds * count,
-            "cpu_seconds": self.cpu_seconds * count,
-            "joules": self.joules * count,
+            "seconds": min(MOST, self.seconds * count),
+            "cpu_seconds": min(MOST, self.cpu_seconds * count),
+            "joules": min(MOST, self.joules * count),
         }
         return self.model_copy(update=changes)
 
@@ -211,10 +216,12 @@ def forecast_cost(rates: Rates, recipe: Recipe, amount: Amount) -> Forecast:
     predicting = rates.predicting.times(amount.held_out)
     validation = learning + predicting + rates.ending
     memory = validation.memory_bytes + rates.held_out_bytes * amount.held_out
+    memory = min(MOST_COUNTED, memory)
     stages: dict[Stage, Usage] = {
         "preparation": rates.preparing.times(amount.cases),
         "training": training.times(amount.folds),
         "validation": validation.model_copy(update={"memory_bytes": memory}),
         "report": rates.report,
     }
-    return Forecast(epochs=epochs, steps=round(epochs * per_epoch), stages=stages)
+    steps = min(MOST_COUNTED, round(epochs * per_epoch))
+    return Forecast(epochs=epochs, steps=steps, stages=stages)

@@ -10,8 +10,16 @@ from typer.testing import CliRunner
 
 import trivox
 from trivox.cli import app
-from trivox.errors import DataError, FormatError, GeometryError, UsageError
+from trivox.datasets.labels import LabelScheme
+from trivox.errors import (
+    DataError,
+    FormatError,
+    GeometryError,
+    LabelError,
+    UsageError,
+)
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.rater_labels import require_one_meaning, targets_of_all
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -201,6 +209,81 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path):
     written(folders["ben"], HANDS["ben"], names=("a",))
     (folders["cleo"] / "a.nii.gz").unlink()
     refusal(folders, tmp_path, DataError, "no case has label maps of all raters")
+
+
+def test_a_rater_counts_once_by_whatever_path(folders, tmp_path):
+    (tmp_path / "eve").symlink_to(folders["anna"])
+    for other in (tmp_path / "eve", tmp_path / "model" / ".." / "anna"):
+        folders["other"] = other
+        raters = ("anna", "ben", "other")
+        refusal(folders, tmp_path, DataError, "given twice, as a of", raters=raters)
+
+
+def declared(folder, labels):
+    """The label maps of a folder as a dataset that says what they mean."""
+    (folder / "imagesTr").mkdir()
+    (folder / "labelsTr").mkdir()
+    for file in sorted(folder.glob("*.nii.gz")):
+        shutil.copy(file, folder / "imagesTr" / file.name.replace(".nii", "_0000.nii"))
+        file.rename(folder / "labelsTr" / file.name)
+    content = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, **labels},
+        "numTraining": len(CASES),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"lesion": 1, "organ": 4},
+        {"Organ": 1, "lesion": 4},
+        {"organ": 4},
+        {"other": 4},
+    ],
+)
+def test_raters_who_mean_others_by_a_label_are_refused(labels):
+    first = LabelScheme(labels={"organ": 1, "lesion": 4})
+    other = LabelScheme(labels=labels)
+    with pytest.raises(LabelError, match="do not call labels alike") as caught:
+        require_one_meaning({"anna": first, "ben": first, "cleo": other})
+    assert "cleo" in str(caught.value)
+    assert "ben" not in str(caught.value)
+
+
+def test_labels_of_raters_who_contradict_each_other_are_refused(folders, tmp_path):
+    declared(folders["anna"], {"organ": 1, "lesion": 2, "cyst": 3, "rim": 4})
+    declared(folders["ben"], {"organ": 1, "lesion": 4, "cyst": 3, "rim": 2})
+    refusal(
+        folders,
+        tmp_path,
+        LabelError,
+        "lesion is 2 of anna and 4 of ben, where 2 is rim",
+        raters=("anna", "ben"),
+    )
+
+
+def test_what_a_rater_does_not_look_for_is_not_missed_by_him(folders, tmp_path):
+    before = measured(folders, tmp_path, ("anna", "ben")).metrics["raters"]["targets"]
+    file = folders["ben"] / "a.nii.gz"
+    labels = changed(drawn(0), HANDS["ben"])
+    labels[0, 0, 0] = 2  # which only he knows
+    write_volume(file, Volume(labels[None], affine_from_spacing(SPACING)))
+    declared(folders["anna"], {"organ": 1, "lesion": 4})
+    declared(folders["ben"], {"organ": 1, "cyst": 2, "lesion": 4})
+    evaluation = measured(folders, tmp_path, ("anna", "ben"))
+    targets = evaluation.metrics["raters"]["targets"]
+    assert list(targets) == ["organ", "lesion", "mean"]
+    assert targets["lesion"]["raters"] == before["label_4"]["raters"]
+    assert "not declared alike by all raters, not compared: cyst" in evaluation.warnings
+
+
+def test_raters_of_different_labels_have_nothing_in_common():
+    first = LabelScheme(labels={"organ": 1})
+    with pytest.raises(LabelError, match="declared alike by anna, ben"):
+        targets_of_all(first, {"anna": first, "ben": LabelScheme(labels={"rim": 2})})
 
 
 def test_raters_of_volumes_are_refused(xray_data, tmp_path):

@@ -1,5 +1,6 @@
 """What a run has cost: all its sessions together, and nothing of a refused command."""
 
+import errno
 import json
 import shutil
 from contextlib import suppress
@@ -83,6 +84,24 @@ def test_sessions_add_up_also_where_one_of_them_failed(tmp_path):
         with pytest.raises(KeyboardInterrupt), made.stage("training"):
             raise KeyboardInterrupt
         assert read_cost(tmp_path).measured["training"].seconds == number
+
+
+def test_what_ended_the_work_is_said_also_where_its_cost_cannot_be_written(
+    tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    made = make(tmp_path)
+    with made.stage("preparation"):
+        pass
+    before = read_cost(tmp_path)
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(KeyboardInterrupt), made.stage("training"):
+        raise KeyboardInterrupt
+    with pytest.raises(OSError, match="no space"), made.stage("training"):
+        pass
+    assert read_cost(tmp_path) == before
 
 
 def test_a_command_that_is_refused_before_it_begins_leaves_no_trace(tmp_path):

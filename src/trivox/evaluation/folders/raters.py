@@ -38,6 +38,11 @@ from trivox.evaluation.folders.pairs import (
     pair_of,
     references_of,
 )
+from trivox.evaluation.folders.rater_labels import (
+    require_different,
+    require_one_meaning,
+    targets_of_all,
+)
 from trivox.evaluation.metrics.claims import claim_of, paired_differences
 from trivox.evaluation.metrics.content import (
     PairedDifference,
@@ -73,11 +78,14 @@ CONVENTION = {
 class Raters(NamedTuple):
     """The label maps of each rater by case, how they are written, and warnings.
 
-    pairs: of each case, with each rater in turn.
+    pairs: of each case, with each rater in turn; declared: by raters who do; targets:
+    that all raters know.
     """
 
     pairs: dict[str, dict[str, LabelPair]]
     scheme: LabelScheme
+    declared: dict[str, LabelScheme]
+    targets: list[str]
     warnings: list[str]
 
 
@@ -102,14 +110,15 @@ def compare_raters(
     predictions: label maps, a folder or a file; references: of each rater, likewise or
     a dataset. Compared are the metrics that models are ranked by in a convention.
     Raises `DataError` for fewer than two raters, one that is given twice and where no
-    case is of all, `GeometryError` for different grids.
+    case is of all, `LabelError` where values mean other labels to another rater or no
+    label is of all, `GeometryError` for different grids.
     """
     names = rater_names(references)
     raters = _read_folders(predictions, dict(zip(names, references, strict=True)))
     cases: dict[str, dict[str, Compared]] = {}
     for case, pairs in raters.pairs.items():
-        cases[case] = dict(_compared(case, pairs, raters.scheme, convention))
-    targets = list(raters.scheme.targets)
+        cases[case] = dict(_compared(case, pairs, raters, convention))
+    targets = raters.targets
     section: RatersSection = {
         "files": {
             name: str(path.absolute())
@@ -169,40 +178,46 @@ def _read_folders(predictions: Path, references: Mapping[str, Path]) -> Raters:
     for case, of_case in pairs.items():
         for name, each in files.items():
             of_case[name] = pair_of(case, maps[case], each[case])
+    require_different(pairs)
     for name in list(files)[1:]:  # the first has been measured against already
         both = {
             case: (each[name].prediction, each[name].reference)
             for case, each in pairs.items()
         }
         warnings += [f"{name}: {line}" for line in against_themselves(both)]
-    declared = (each.labels for each in known.values() if each.labels is not None)
-    scheme = next(declared, None)
+    declared = {
+        name: each.labels for name, each in known.items() if each.labels is not None
+    }
+    require_one_meaning(declared)
+    scheme = next(iter(declared.values()), None)
     if scheme is None:
         listed: list[LabelPair] = []
         for each_case in pairs.values():
             listed += each_case.values()
         scheme = labels_found(listed, predictions, next(iter(references.values())))
-    return Raters(pairs, scheme, warnings)
+    targets, unknown = targets_of_all(scheme, declared)
+    return Raters(pairs, scheme, declared, targets, [*warnings, *unknown])
 
 
 def _compared(
     case: str,
     pairs: Mapping[str, LabelPair],
-    scheme: LabelScheme,
+    raters: Raters,
     convention: Convention,
 ) -> Iterator[tuple[str, Compared]]:
     """Each target of a case, compared."""
+    scheme = raters.scheme
     grid = _grid(pairs)
     first, *_ = pairs.values()
     model = read_labels(first.prediction, onto=grid, meaning=scheme)
     indices = {"": scheme.encode(model.array[0], where=f"{case}: prediction")}
     means = {"": scheme}
     for name, pair in pairs.items():
-        means[name] = labels_of(pair, scheme)
+        means[name] = labels_of(pair, raters.declared.get(name, scheme))
         rated = read_labels(pair.reference, onto=grid, meaning=means[name])
         indices[name] = means[name].encode(rated.array[0], where=f"{case}: {name}")
     ignored = np.any([each == IGNORED for each in indices.values()], axis=0)
-    for target in scheme.targets:
+    for target in raters.targets:
         masks = {}
         for name, each in indices.items():
             inside = means[name].targets.get(target, ())

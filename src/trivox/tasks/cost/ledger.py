@@ -1,7 +1,7 @@
 """What a run has cost so far, in its `cost.json`: all sessions together, stage by stage."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ class Ledger:
         except BaseException:
             # the other ranks may have ended elsewhere
             if world_size() == 1 and not whole:
-                note()
+                with suppress(TrivoxError, OSError):  # what ended the work is said
+                    note()
             raise
         else:
             note()
