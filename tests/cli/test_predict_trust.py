@@ -78,7 +78,7 @@ def test_doubt_stands_beside_the_labels_and_in_the_record(predict, tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {
         f"phantom_000{end}.nii.gz" for end in ("", "_entropy", "_variance")
     }
-    assert record["votes"] == 16
+    assert record["votes"] == 4
     assert record["volumes"]["organ"]["method"] == "t_of_votes"
     assert (written["settings"]["scales"], written["settings"]["temperature"]) == (
         [0.9, 1.0],
