@@ -280,6 +280,18 @@ def test_what_a_rater_does_not_look_for_is_not_missed_by_him(folders, tmp_path):
     assert "not declared alike by all raters, not compared: cyst" in evaluation.warnings
 
 
+def test_voxels_that_one_rater_ignores_count_for_nobody(folders, tmp_path):
+    for seed, name in enumerate(CASES):
+        labels = changed(drawn(seed), HANDS["anna"])
+        labels[labels != changed(drawn(seed), HANDS["ben"])] = 5
+        volume = Volume(labels[None], affine_from_spacing(SPACING))
+        write_volume(folders["anna"] / f"{name}.nii.gz", volume)
+    for hand in ("anna", "ben"):
+        declared(folders[hand], {"organ": 1, "lesion": 4, "ignore": 5})
+    targets = measured(folders, tmp_path, ("anna", "ben")).metrics["raters"]["targets"]
+    assert targets["organ"]["among"]["dice"]["mean"] == 1
+
+
 def test_raters_of_different_labels_have_nothing_in_common():
     first = LabelScheme(labels={"organ": 1})
     with pytest.raises(LabelError, match="declared alike by anna, ben"):

@@ -1,5 +1,7 @@
 """How few voxels are missed: the guarantee, the rule, and what cannot be promised."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from trivox.inference.doubt.missed import (
     sensitive,
     threshold_of,
 )
+from trivox.inference.source_grid import _marked
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 SCANS = st.lists(
@@ -166,3 +169,23 @@ def test_a_region_takes_voxels_of_its_labels_as_they_are_spread():
     chances = chances_of(sample, scheme, 1.0)
     assert chances["whole"] == pytest.approx(logits[:4, 0].sigmoid().numpy())
     assert chances["core"] == pytest.approx(logits[[1, 4], 1].sigmoid().numpy())
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_marked_is_what_is_labelled_or_as_probable_as_asked(exclusive):
+    """A target without a threshold is marked where it is labelled."""
+    named = {"a": 1, "b": 2}
+    scheme = LabelScheme(labels=named)
+    first = 1
+    if not exclusive:
+        regions = {name: (value,) for name, value in named.items()}
+        scheme = LabelScheme(labels=named, regions=regions, region_order=(1, 2))
+        first = 0
+    chance = torch.zeros(first + 2, 1, 1, 4)
+    chance[first, 0, 0] = torch.tensor([0.1, 0.25, 0.2, 0.3])
+    chance[first + 1] = 1
+    decision = SimpleNamespace(labels=np.array([[[1, 0, 2, 0]]]))
+    poll = SimpleNamespace(probabilities=chance)
+    asked = SimpleNamespace(thresholds={"a": 0.25, "b": None})
+    marked = _marked(decision, poll, scheme, asked)
+    assert marked[:, 0, 0].tolist() == [[1, 1, 0, 1], [0, 0, 1, 0]]
