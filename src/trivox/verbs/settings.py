@@ -52,7 +52,7 @@ def cost_settings(
         option = name.replace("_", "-")
         least = "a number above 0" if name == "watts_per_core" else "0 or more"
         raise UsageError(
-            f"--{option} {given[name]:g}: give {least}, for example 0.3"
+            f"--{option} {given[name]}: give {least}, for example 0.3"
         ) from error
 
 
