@@ -67,7 +67,7 @@ def with_clinical(
         return dataset
     if table is None or table.suffix.lower() == ".json":
         raise UsageError(
-            f"--clinical {','.join(wanted)}: are columns of the table of classes; add "
+            f"--clinical {','.join(wanted)}: no table of classes to read from; add "
             "--classes TABLE.csv"
         )
     content = read_table(table)
