@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trivox.array_files import opened_archive
 from trivox.config.choices import ViewFormat, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.exams import GEOMETRY, TABLE, VIEWS, VOLUME
@@ -92,11 +93,7 @@ def read_views(path: Path) -> Array:
     if path.suffix != ".npz":
         return np.ascontiguousarray(read_volume(path).array[0], dtype=np.float32)
     try:
-        # the stream is opened apart so that a bad archive is closed too
-        with (
-            path.open("rb") as stream,
-            np.load(stream, allow_pickle=False) as archive,
-        ):
+        with opened_archive(path) as archive:
             views = archive["views"] if "views" in archive.files else None
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; {ADVICE}") from error

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, StrictInt, TypeAdapter
 from typing_extensions import TypedDict
 
+from trivox.array_files import opened_archive
 from trivox.datasets.content import CaseContent, recorded_content
 from trivox.errors import FormatError, TrivoxError
 from trivox.files import atomic_path, read_object, write_json
@@ -160,11 +161,7 @@ class Store:
 
     def _read_positions(self, name: str) -> dict[int, Array]:
         file = self.folder / f"{name}.foreground.npz"
-        with (
-            undamaged(self.folder, name),
-            file.open("rb") as stream,
-            np.load(stream, allow_pickle=False) as archive,
-        ):
+        with undamaged(self.folder, name), opened_archive(file) as archive:
             return {int(i): _checked_positions(archive[i]) for i in archive.files}
 
     def _arrays(self, name: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trivox.array_files import PARSER
 from trivox.errors import FormatError, GeometryError
 from trivox.volumes.header import Header, kept_dtype, require_size, require_voxels
 from trivox.volumes.headers.streams import MAX_DEFLATE_RATIO, take_values
@@ -143,11 +144,13 @@ def _nothing(_name: str) -> None:
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """Shape, type and whether Fortran order; leaves the stream at the first value."""
+    first_version = np.lib.format.read_magic(stream) == (1, 0)
+    parse = np.lib.format.read_array_header_2_0
+    if first_version:
+        parse = np.lib.format.read_array_header_1_0
     try:
-        if np.lib.format.read_magic(stream) == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        with PARSER:
+            shape, fortran, dtype = parse(stream)
     except MemoryError as error:  # of deep nesting, whatever memory there is
         raise FormatError("no header of NPY; the file is damaged") from error
     if min(shape, default=0) < 0:
@@ -188,7 +191,7 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
                 f"'{name}' is an array of {stored} {shape}; "
                 "it must be 3 (spacing) or 4x4 (affine) numbers"
             )
-        with closing(archive.open(f"{name}.npy")) as stream:
+        with PARSER, closing(archive.open(f"{name}.npy")) as stream:
             return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
     return get
