@@ -76,6 +76,10 @@ def test_the_same_files_in_another_place_are_the_same_data(run, data):
     [
         (lambda d: changed(d, 0, patient="another"), "1 case changed (phantom_000)"),
         (lambda d: changed(d, 1, split="validation"), "1 case changed (phantom_001)"),
+        (
+            lambda d: changed(d, 1, clinical={"age": "61"}),
+            "1 case changed (phantom_001)",
+        ),
         (lambda d: with_cases(d, *d.cases[1:]), "1 case is gone (phantom_000)"),
         (lambda d: changed(d, 0, name="b"), "1 case is new (b)"),
         (lambda d: d.model_copy(update={"channels": ("ct",)}), "the channels changed"),
@@ -228,3 +232,13 @@ def test_two_trainings_into_one_run_are_refused(data, run, tiny_settings):
         run_request(request)
     after = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     assert before == after
+
+
+def test_a_run_that_did_not_record_clinical_columns_goes_on(run, data):
+    origin = origin_of(run)
+    cases = {
+        name: case.model_copy(update={"clinical": None})
+        for name, case in origin.cases.items()
+    }
+    older = origin.model_copy(update={"cases": cases})
+    assert differences(changed(data, 1, clinical={"age": "61"}), older) == []

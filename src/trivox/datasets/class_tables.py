@@ -184,10 +184,15 @@ def owners_of(cases: Sequence[Case]) -> Owners:
 
 def named_cases(name: str, owners: Owners) -> tuple[str, ...]:
     """The cases that a cell names: with or without file ending and channel number."""
+    spellings = spellings_of(name)
+    return next((owners[spelling] for spelling in spellings if spelling in owners), ())
+
+
+def spellings_of(name: str) -> tuple[str, ...]:
+    """What a case may be called where a cell says `name`, the likeliest first."""
     stem = case_stem(Path(name))
     numbered = CHANNEL_SUFFIX.fullmatch(stem)
-    spellings = (name, stem, *((numbered["case"],) if numbered else ()))
-    return next((owners[spelling] for spelling in spellings if spelling in owners), ())
+    return (name, stem, *((numbered["case"],) if numbered else ()))
 
 
 def _json_pairs(file: Path) -> list[tuple[str, str | None]]:

@@ -24,12 +24,16 @@ DERIVED = ("check.json", PLAN)
 
 
 class CaseOrigin(Frozen):
-    """A case of a run: its files, and what is declared about it."""
+    """A case of a run: its files, and what is declared about it.
+
+    clinical: what clinical columns say; None in runs of versions that did not record it.
+    """
 
     content: CaseContent
     patient: str
     split: str
     class_name: str | None
+    clinical: dict[str, str] | None = None
 
 
 class RunOrigin(Frozen):
@@ -84,6 +88,7 @@ def write_content(
             patient=case.patient,
             split=case.split,
             class_name=case.class_name,
+            clinical=case.clinical,
         )
 
     cases = dataset.training_cases
@@ -179,6 +184,8 @@ def differences(dataset: Dataset, recorded: RunOrigin) -> list[str]:
 def _differs(case: Case, labels: LabelScheme | None, before: CaseOrigin) -> bool:
     declared = (case.patient, case.split, case.class_name)
     if declared != (before.patient, before.split, before.class_name):
+        return True
+    if before.clinical not in (None, case.clinical):
         return True
     return not is_made_of(case, labels, before.content)
 

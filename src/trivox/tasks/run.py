@@ -8,6 +8,7 @@ from typing import Any
 
 from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
+from trivox.datasets.clinical.columns import column_lines, columns_of
 from trivox.datasets.clinical.tables import with_clinical
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
@@ -76,6 +77,9 @@ def run_request(
     settled = _settled(request, asked)
     columns = settled.classification.clinical if task.learns_classes else ()
     dataset = with_clinical(dataset, request.classes, columns)
+    training = dataset.training_cases
+    for line in column_lines(training, columns_of(training, columns)):
+        console.say(line)
     dataset = with_unlabelled(dataset, settled.distillation, console)
     dataset = dataset.read_by(request.choice)
     with _sole_writer(request, task, console):

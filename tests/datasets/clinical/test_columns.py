@@ -11,7 +11,9 @@ from trivox.datasets.clinical.columns import (
     ClinicalColumn,
     clinical_features,
     clinical_flags,
+    column_lines,
     columns_of,
+    number_in,
 )
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
@@ -97,6 +99,7 @@ REFUSED = {
         "ab",
     ),
     "says of every case its class (0, 1)": (["0", "1", "0.0", "1"] * 2, "ab"),
+    "that it is known of (1 of 3)": (["7", "", "NA"], "ab"),
     "different texts": ([f"{i}y" for i in range(MOST_CATEGORIES + 1)], "aabab"),
 }
 
@@ -108,3 +111,42 @@ def test_columns_that_nothing_can_be_learnt_from_are_refused(why):
         column(texts, classes)
     assert str(raised.value).startswith("clinical column 'x': ")
     assert why in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1_5", "inf", "nan", "-inf", "1e31", "1e300", "", "x"]
+)
+def test_what_python_takes_for_a_number_is_one_only_if_people_do(text):
+    with pytest.raises(ValueError):
+        number_in(text)
+    assert number_in(" -1.5e3 ") == -1500
+
+
+def lines(texts, classes="abab"):
+    listed = cases(texts, classes)
+    return column_lines(listed, columns_of(listed, ["x"]))
+
+
+def test_how_columns_are_read_is_said():
+    assert column_lines([], []) == []
+    assert lines(["1", "2", "", "3"]) == ["clinical columns: x: numbers"]
+    assert lines(["m", "f", "m", "m"]) == ["clinical columns: x: categories f, m"]
+    (line,) = lines(["1", "2", "<5", "1_5"])
+    assert line.endswith("categories 1, 1_5, 2, <5 (no numbers, because of 1_5, <5)")
+
+
+@pytest.mark.parametrize("number", [False, True])
+def test_a_finer_spelling_of_the_class_is_said_to_be_one(number):
+    texts = ["1", "2", "3", "4"] if number else ["a0", "b0", "a1", "b1"]
+    _, warning = lines(texts * 3, "ab")
+    assert "'x' tells the class of every case" in warning
+    assert len(lines(texts * 2, "ab")) == 1  # too few cases to say so
+    assert len(lines(texts * 3 + [texts[1]], "ab")) == 1  # one case contradicts it
+    assert len(lines([f"{i}" for i in range(30)], "ab")) == 1  # nothing occurs twice
+
+
+def test_a_number_far_from_what_was_learnt_is_said():
+    assert clinical_flags([AGE, SEX], {"age": "5100"}, beyond={"clinical age"})[0] == (
+        "age 5100 lies far from what was learnt"
+    )
+    assert AGE.flag("51") is None

@@ -111,6 +111,8 @@ PROBLEMS = {
     "years,m\n",
     "line 2: age is 'inf', the model": "case,age,sex\na,inf,f\n",
     "line 3: 'a' occurs a second time": "case,age,sex\na,1,f\na,2,f\n",
+    "the model reads; it has case, Age, sex": "case,Age,sex\na,1,f\n",
+    "has no column beside age, sex; add one titled 'case'": "age,sex\n1,f\n",
 }
 
 
@@ -129,3 +131,51 @@ def test_another_table_is_another_setting(tmp_path):
         for n, age in enumerate((1, 1, 2))
     )
     assert one.identity == same.identity != other.identity
+
+
+def predicted(*names):
+    return [Case(name=name, images=(), patient=f"of {name}") for name in names]
+
+
+@pytest.mark.parametrize(
+    "row", ["case_0.nii.gz,2,f", "case_0_0000.nii.gz,2,f", "of case_0,2,f"]
+)
+def test_rows_of_one_case_may_not_contradict_each_other(tmp_path, row):
+    table = read_clinical(
+        written(tmp_path, f"case,age,sex\ncase_0,1,f\n{row}\n"), COLUMNS
+    )
+    with pytest.raises(DataError, match="line 3: says other things of case_0 than"):
+        table.require_clear(predicted("case_0", "case_1"))
+    table.require_clear(predicted("case_1"))
+
+
+def test_a_row_is_of_the_case_that_it_names_best(tmp_path):
+    rows = "scan_0001,1,f\nscan,2,f\nscan_0001.nii,1,f\n"
+    table = read_clinical(written(tmp_path, f"case,age,sex\n{rows}"), COLUMNS)
+    numbered, plain = predicted("scan_0001", "scan")
+    table.require_clear([numbered, plain])
+    assert table.of(numbered)["age"] == "1"
+    assert table.of(plain)["age"] == "2"
+
+
+@pytest.mark.parametrize("titles", ["patient,case", "case,patient"])
+def test_all_columns_that_name_cases_are_looked_at(tmp_path, titles):
+    rows = [{"case": f"case_{i}", "patient": "p"} for i in range(2)]
+    text = [f"{titles},age,sex"]
+    for age, row in enumerate(rows):
+        names = ",".join(row[title] for title in titles.split(","))
+        text.append(f"{names},{age},f")
+    table = read_clinical(written(tmp_path, "\n".join(text)), COLUMNS)
+    cases = [Case(name=f"case_{i}", images=(), patient="p") for i in range(2)]
+    table.require_clear(cases)
+    assert [table.of(case)["age"] for case in cases] == ["0", "1"]
+
+
+def test_cases_without_a_row_are_said(tmp_path):
+    text = "case,age,sex\ncase_0,1,f\n,7,f\n"
+    table = read_clinical(written(tmp_path, text), COLUMNS)
+    assert table.lines(predicted("case_0")) == []
+    (some,) = table.lines(predicted("case_0", "case_1"))
+    assert "has no row of 1 of 2 cases (case_1)" in some
+    (none,) = table.lines(predicted("scan_0", "scan_1"))
+    assert "none of its 1 rows names one of the 2 cases (such as scan_0)" in none

@@ -4,6 +4,8 @@ what nobody says.
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +13,17 @@ from safetensors.torch import save_file
 
 import trivox
 from trivox.datasets.clinical.columns import ClinicalColumn
+from trivox.datasets.dataset import Case
 from trivox.errors import FormatError, UsageError
+from trivox.files import file_hash
 from trivox.inference.bundle import read_bundle, write_bundle
 from trivox.inference.classes.files import read_classes
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.networks.class_head import LesionMasks, add_class_head
+from trivox.tasks.choice import task_of
+from trivox.tasks.console import Quiet
+from trivox.tasks.task import PredictOptions
 from untrained_models import plan_of, untrained, write_scans, write_untrained
 
 LESION = (2,)
@@ -25,6 +32,16 @@ COLUMNS = (
     ClinicalColumn(name="sex", categories=("f", "m")),
 )
 NAMES = ("clinical age", "clinical sex f", "volume of lesion")
+
+
+class Lines(Quiet):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +134,72 @@ def test_what_is_not_known_is_filled_in_and_said(model, scans, tmp_path):
     assert answers["scan_1"].flags == (
         "age not known: the usual value is taken",
         "sex not known: no category is taken",
+    )
+
+
+def test_a_number_far_from_those_learnt_from_is_said(model, scans, tmp_path):
+    lines = (line("scan_0", "99", "f"), line("scan_1", "101", "f"))
+    answers = predicted(model, scans, tmp_path / "out", *lines)
+    assert answers["scan_0"].flags == ()
+    assert answers["scan_1"].flags == ("age 101 lies far from what was learnt",)
+
+
+@pytest.fixture(scope="module")
+def of_age(model, tmp_path_factory):
+    """The same model without the column that it asks for last."""
+    folder = tmp_path_factory.mktemp("of age") / "bundle"
+    shutil.copytree(model, folder)
+    content = json.loads((folder / "bundle.json").read_text())
+    del content["classification"]["clinical"][1]
+    weights = np.array([[0.0, 0.0], [1.0, 0.0]])
+    classifier = replace(
+        CaseClassifier.load(next(folder.glob("classifier*"))),
+        names=(NAMES[0], NAMES[2]),
+        fill=np.array([60.0, 1.0]),
+        mean=np.array([60.0, 1.0]),
+        scale=np.array([10.0, 1.0]),
+        networks=(((weights, np.zeros(2)),),),
+    )
+    file = next(folder.glob("classifier*"))
+    classifier.save(file)
+    digest = file_hash(file)
+    content["classification"]["classifiers"][0]["sha256"] = digest
+    (folder / "bundle.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_models_that_vote_each_read_their_columns_in_any_order(
+    model, of_age, scans, tmp_path
+):
+    lines = (line("scan_0", "45", "f"), line("scan_1", "83.5", "M"))
+    answers = []
+    for number, models in enumerate(([model, of_age], [of_age, model])):
+        answers.append(predicted(models, scans, tmp_path / f"{number}", *lines))
+    for case in ("scan_0", "scan_1"):
+        first, second = (each[case] for each in answers)
+        assert first.flags == second.flags == ()
+        assert first.probabilities == pytest.approx(second.probabilities)
+
+
+def test_a_table_that_is_given_decides_what_is_known(model, scans, tmp_path):
+    predictor = task_of(model).predictor([model], PredictOptions(clinical=None))
+    said = {"age": "50", "sex": "f"}
+    case = Case(name="scan_0", images=(scans / "scan_0.nii.gz",), clinical=said)
+    assert predictor.extras.cells(case) == said
+    (tmp_path / "t.csv").write_text("case,age,sex\nscan_0,,m\n")
+    asked = PredictOptions(clinical=tmp_path / "t.csv")
+    predictor = task_of(model).predictor([model], asked)
+    assert predictor.extras.cells(case) == {"age": "", "sex": "m"}
+
+
+def test_a_table_of_other_cases_is_said(model, scans, tmp_path):
+    (tmp_path / "t.csv").write_text("case,age,sex\nsomebody,50,m\n")
+    console = Lines()
+    trivox.predict(
+        model, scans, tmp_path / "out", clinical=tmp_path / "t.csv", console=console
+    )
+    assert any(
+        "none of its 1 rows names one of the 2 cases" in x for x in console.lines
     )
 
 

@@ -1,16 +1,22 @@
 """Training with clinical columns: from the table of classes to figures with and without."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import trivox
 from classed_phantoms import CASES, UNKNOWN, write_classed_phantoms
+from trivox.config.recipe import make_recipe
+from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
 from trivox.errors import FormatError, UsageError
 from trivox.files import read_json
 from trivox.inference.bundle import read_bundle
-from trivox.tasks.labels import segmentation
+from trivox.tasks.console import Quiet
+from trivox.tasks.labels import classes, segmentation
+from trivox.tasks.labels.classes import WITHOUT_CLINICAL, TrainingRows
 from trivox.tasks.labels.held_out_classes import clinical_warnings
 
 SETTINGS = {
@@ -24,6 +30,16 @@ SETTINGS = {
     "workers": 0,
     "classification.classifier": "lda",
 }
+
+
+class Lines(Quiet):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 def rows():
@@ -142,3 +158,28 @@ def test_columns_that_do_not_help_are_said_to():
     assert "do not measurably help: AUC 0.810 with and 0.800 without" in warning
     (warning,) = clinical_warnings(section(None, None, None))
     assert "AUC unknown with" in warning
+
+
+@pytest.mark.parametrize("says", [np.nan, 1.0])
+def test_columns_that_say_nothing_in_a_fold_do_not_end_its_training(tmp_path, says):
+    count = 12
+    rng = np.random.default_rng(0)
+    told = rng.normal(size=count)
+    rows = TrainingRows(
+        cases=[Case(name=f"{i}", images=(), patient=f"{i}") for i in range(count)],
+        readings=(),
+        names=["volume of lesion", "clinical x"],
+        features=np.stack([told, np.full(count, says)], axis=1),
+        truth=(told > 0).astype(int),
+        classes=("a", "b"),
+        deep={},
+        clinical=["clinical x"],
+    )
+    labels = LabelScheme(labels={"lesion": 1})
+    prepared = SimpleNamespace(plan=SimpleNamespace(labels=labels))
+    recipe = make_recipe("quick_test", {"classification": {"clinical": ["x"]}})
+    console = Lines()
+    answers = classes._fitted(rows, prepared, recipe, tmp_path, "0", console)
+    assert answers.file.is_file()
+    assert not answers.simpler.keys() & {"clinical columns alone", WITHOUT_CLINICAL}
+    assert "fold 0: clinical columns say the same of all" in console.lines[0]

@@ -6,7 +6,7 @@ each. What is not known is a feature of its own.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from trivox.datasets.class_tables import UNKNOWN
 from trivox.datasets.dataset import Case
@@ -16,6 +16,8 @@ from trivox.schema import Frozen
 MOST_CATEGORIES = 20
 ENOUGH = 8
 """Cases from which on it is no chance that a column and the class say the same."""
+LARGEST = 1e30
+"""Numbers beyond are slips of the pen; their squares would be beyond all measure."""
 PREFIX = "clinical"
 """How the names of these features begin."""
 
@@ -31,6 +33,11 @@ class ClinicalColumn(Frozen):
         """Name of the feature that says that it is not known."""
         return f"{PREFIX} {self.name} not known"
 
+    @property
+    def number(self) -> str:
+        """Name of the feature that is the value of a column of numbers."""
+        return f"{PREFIX} {self.name}"
+
     def features(self, text: str) -> dict[str, float]:
         """The features of a cell by name; the names do not depend on it.
 
@@ -40,16 +47,20 @@ class ClinicalColumn(Frozen):
         features = {self.unknown: float(not known)}
         if not self.categories:
             value = number_in(text) if known else math.nan
-            return {f"{PREFIX} {self.name}": value, **features}
+            return {self.number: value, **features}
         for category in self.categories:
             is_it = known and text.casefold() == category.casefold()
             features[f"{PREFIX} {self.name} {category}"] = float(is_it)
         return features
 
-    def flag(self, text: str) -> str | None:
+    def flag(self, text: str, *, far: bool = False) -> str | None:
         """Why the answer to a case is less sure: its value is not known, or was not
         among those that were learnt from.
+
+        far: whether it is a number far from them.
         """
+        if far:
+            return _as_flag(f"{self.name} {text:.40} lies far from what was learnt")
         if not is_known(text):
             what = "the usual value" if not self.categories else "no category"
             return _as_flag(f"{self.name} not known: {what} is taken")
@@ -71,9 +82,12 @@ def is_known(text: str) -> bool:
 
 
 def number_in(text: str) -> float:
-    """The number in a cell; raises `ValueError` for what is no finite one."""
+    """The number in a cell; raises `ValueError` for what is none, or beyond 1e30.
+
+    Python reads `1_5` as 15; in a table it is a name.
+    """
     value = float(text)
-    if not math.isfinite(value):
+    if "_" in text or not abs(value) <= LARGEST:
         raise ValueError(f"'{text}' is no number")
     return value
 
@@ -89,10 +103,18 @@ def clinical_features(
 
 
 def clinical_flags(
-    columns: Iterable[ClinicalColumn], values: Mapping[str, str]
+    columns: Iterable[ClinicalColumn],
+    values: Mapping[str, str],
+    *,
+    beyond: Container[str] = (),
 ) -> tuple[str, ...]:
-    """Why to doubt the answer to a case."""
-    flags = [column.flag(values.get(column.name, "")) for column in columns]
+    """Why to doubt the answer to a case; beyond: names of features that lie far from
+    what was learnt.
+    """
+    flags = [
+        column.flag(values.get(column.name, ""), far=column.number in beyond)
+        for column in columns
+    ]
     return tuple(flag for flag in flags if flag is not None)
 
 
@@ -122,16 +144,21 @@ def _column(cases: Sequence[Case], name: str) -> ClinicalColumn:
         spelled.setdefault(text.casefold(), text)
     values = {case: _plain(text, numbers) for case, text in known.items()}
     if len({*values.values()}) < 2:
+        which = "all cases"
+        if len(known) < len(cases):
+            which += f" that it is known of ({len(known)} of {len(cases)})"
         raise DataError(
-            f"{where}: says '{next(iter(known.values()))}' of all cases; leave it out"
+            f"{where}: says '{next(iter(known.values()))}' of {which}; leave it out"
         )
     _require_no_leak(cases, values, where)
     if numbers:
         return ClinicalColumn(name=name)
     if len(spelled) > MOST_CATEGORIES:
+        texts = [text for text in spelled.values() if not _is_number(text)]
         raise DataError(
-            f"{where}: holds {len(spelled)} different texts ({few(spelled.values())}), "
-            "which are neither numbers nor categories; write numbers alone, or group them"
+            f"{where}: holds {len(spelled)} different texts, which are neither numbers "
+            f"({few(texts)}: no number) nor categories; write numbers alone, or group "
+            "them"
         )
     return ClinicalColumn(name=name, categories=tuple(sorted(spelled.values())))
 
@@ -142,12 +169,26 @@ def _plain(text: str, number: bool) -> str:
 
 
 def _all_numbers(texts: Iterable[str]) -> bool:
+    return all(_is_number(text) for text in texts)
+
+
+def _is_number(text: str) -> bool:
     try:
-        for text in texts:
-            number_in(text)
+        number_in(text)
     except ValueError:
         return False
     return True
+
+
+def _said_with_class(
+    cases: Sequence[Case], known: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """The value and the class of each case of which both are known."""
+    return [
+        (known[case.name], case.class_name)
+        for case in cases
+        if case.class_name is not None and case.name in known
+    ]
 
 
 def _require_no_leak(
@@ -156,11 +197,7 @@ def _require_no_leak(
     """Raise `DataError` for another spelling of the class: each value goes with one
     class, and each class with one value.
     """
-    said = [
-        (known[case.name], case.class_name)
-        for case in cases
-        if case.class_name is not None and case.name in known
-    ]
+    said = _said_with_class(cases, known)
     pairs = {*said}
     values = {value for value, _ in pairs}
     classes = {name for _, name in pairs}
@@ -170,3 +207,50 @@ def _require_no_leak(
             f"{where}: says of every case its class ({few(sorted(values))}); it would "
             "give the answer away, leave it out"
         )
+
+
+def column_lines(cases: Sequence[Case], columns: Iterable[ClinicalColumn]) -> list[str]:
+    """How columns are read, for people: as numbers or as which categories, and whether
+    one of them is suspiciously good.
+    """
+    listed = tuple(columns)
+    if not listed:
+        return []
+    described = [f"{column.name}: {_reading_of(column)}" for column in listed]
+    return [
+        f"clinical columns: {'; '.join(described)}",
+        *(line for column in listed for line in _too_good(cases, column)),
+    ]
+
+
+def _reading_of(column: ClinicalColumn) -> str:
+    if not column.categories:
+        return "numbers"
+    line = f"categories {few(column.categories)}"
+    texts = [text for text in column.categories if not _is_number(text)]
+    if not 0 < len(texts) < len(column.categories):
+        return line
+    return f"{line} (no numbers, because of {few(texts)})"
+
+
+def _too_good(cases: Sequence[Case], column: ClinicalColumn) -> list[str]:
+    """A warning where every value goes with one class in so many cases that it is no
+    chance: a finer spelling of the class.
+    """
+    cells = {case.name: case.clinical.get(column.name, "").strip() for case in cases}
+    numbers = not column.categories
+    known = {
+        case: _plain(text, numbers) for case, text in cells.items() if is_known(text)
+    }
+    said = _said_with_class(cases, known)
+    pairs = {*said}
+    values = {value for value, _ in pairs}
+    repeated = len(said) - len(values)
+    if len({name for _, name in pairs}) < 2 or len(pairs) > len(values):
+        return []
+    if repeated < ENOUGH:
+        return []
+    return [
+        f"warning: clinical column '{column.name}' tells the class of every case; leave "
+        "it out if it was known from the class"
+    ]

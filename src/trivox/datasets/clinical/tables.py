@@ -4,15 +4,19 @@ are predicted.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from trivox.datasets.class_tables import (
     CASE_TITLES,
+    Owners,
     case_column,
     class_column,
     named_cases,
     owners_of,
     plain_title,
+    spellings_of,
 )
 from trivox.datasets.clinical.columns import (
     ClinicalColumn,
@@ -22,32 +26,94 @@ from trivox.datasets.clinical.columns import (
 )
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.tables import Table, read_table
-from trivox.errors import DataError, FormatError, UsageError
+from trivox.errors import DataError, FormatError, UsageError, few
 from trivox.files import file_hash
 
 Cells = Mapping[str, str]
 """What a row says, by column."""
 
 
-@dataclass(frozen=True)
+class Row(NamedTuple):
+    """A row: its line in the file, what it calls its case, and what it says of it."""
+
+    line: int
+    names: tuple[str, ...]
+    cells: Cells
+
+
+@dataclass(frozen=True, eq=False)
 class ClinicalTable:
     """Clinical columns of cases.
 
-    rows: by what stands in the column of cases; identity: hash of the file.
+    identity: hash of the file.
     """
 
-    rows: Mapping[str, Cells]
+    file: Path
+    rows: tuple[Row, ...]
     identity: str
 
     def of(self, case: Case) -> Cells:
-        """What is said of a case, by its name or that of its patient; empty: nothing."""
-        if case.name in self.rows:
-            return self.rows[case.name]
-        owners = owners_of([case])
-        for name, cells in self.rows.items():
-            if named_cases(name, owners):
-                return cells
+        """What is said of a case, by its name or else that of its patient; empty:
+        nothing.
+        """
+        for name in (case.name, case.patient):
+            if name in self._by_name:
+                return self._by_name[name].cells
         return {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Row]:
+        """The row of each name: as it stands, else without file ending, else without
+        channel number.
+        """
+        ranked: list[tuple[int, str, Row]] = []
+        for row in self.rows:
+            for name in row.names:
+                for rank, spelling in enumerate(spellings_of(name)):
+                    ranked.append((rank, spelling, row))
+        found: dict[str, Row] = {}
+        for _, spelling, row in sorted(ranked, key=lambda each: each[0]):
+            found.setdefault(spelling, row)
+        return found
+
+    def require_clear(self, cases: Sequence[Case]) -> None:
+        """Raise `DataError` where rows contradict each other about one of `cases`."""
+        names = {case.name: (case.name,) for case in cases}
+        owners = owners_of(cases)
+        said: dict[str, Cells] = {}
+        for row in self.rows:
+            for case in _named(row, names) or _named(row, owners):
+                if said.setdefault(case, row.cells) != row.cells:
+                    raise contradiction(self.file, row.line, case)
+
+    def lines(self, cases: Sequence[Case]) -> list[str]:
+        """What has to be said of cases that have no row."""
+        lacking = [case.name for case in cases if not self.of(case)]
+        if not lacking:
+            return []
+        if len(lacking) == len(cases):
+            return [
+                f"warning: {self.file}: none of its {len(self.rows)} rows names one of "
+                f"the {len(cases)} cases (such as {lacking[0]}); nothing is known of them"
+            ]
+        return [
+            f"{self.file}: has no row of {len(lacking)} of {len(cases)} cases "
+            f"({few(lacking)}); nothing is known of them"
+        ]
+
+
+def _named(row: Row, owners: Owners) -> tuple[str, ...]:
+    """The cases that the first name which is that of some stands for."""
+    found = (named_cases(name, owners) for name in row.names)
+    return next((cases for cases in found if cases), ())
+
+
+def contradiction(table: Path, line: int, case: str) -> DataError:
+    """The error that rows say different things of a case."""
+    return DataError(
+        f"{table}, line {line}: says other things of {case} than a line before; keep one "
+        "of them"
+    )
 
 
 def with_clinical(
@@ -84,10 +150,7 @@ def with_clinical(
         said = _chosen(content, row, wanted)
         for case in named_cases(row[names], owners):
             if cells.setdefault(case, said) != said:
-                raise DataError(
-                    f"{table}, line {line}: says other things of {case} than a line "
-                    "before; keep one of them"
-                )
+                raise contradiction(table, line, case)
     cases = tuple(
         case.model_copy(update={"clinical": cells.get(case.name, {})})
         for case in dataset.cases
@@ -124,36 +187,48 @@ def _chosen(content: Table, row: Sequence[str], wanted: Sequence[str]) -> Cells:
 
 
 def read_clinical(file: Path, columns: Sequence[ClinicalColumn]) -> ClinicalTable:
-    """The columns that a model reads, of cases to predict.
+    """The columns that models read, of cases to predict.
 
-    Cases stand in the column that is titled so, else in the first. Raises
-    `FormatError` for a column that is lacking, text in place of a number, and a case
-    that occurs twice.
+    Cases stand in the columns that are titled so, else in the first that no model
+    reads. Raises `FormatError` for a column that is lacking, text in place of a number,
+    and a case that occurs twice.
     """
     content = read_table(file)
-    for column in columns:
-        if column.name not in content.columns:
+    wanted = list(dict.fromkeys(column.name for column in columns))
+    for name in wanted:
+        if name not in content.columns:
             raise FormatError(
-                f"{file}: has no column '{column.name}', which the model reads; add it, "
-                "with empty cells where it is not known"
+                f"{file}: has no column '{name}', which the model reads; it has "
+                f"{', '.join(content.columns)}; add it, with empty cells where it is "
+                "not known"
             )
-    names = _names_of_cases(content)
-    rows: dict[str, Cells] = {}
+    naming = _columns_of_names(content, wanted, file)
+    rows: dict[tuple[str, ...], Row] = {}
     for row, line in zip(content.rows, content.lines, strict=True):
         where = f"{file}, line {line}"
-        if row[names] in rows:
+        names = tuple(row[column] for column in naming if row[column])
+        if names in rows:
             raise FormatError(
-                f"{where}: '{row[names]}' occurs a second time; keep one of the lines"
+                f"{where}: '{', '.join(names)}' occurs a second time; keep one of the "
+                "lines"
             )
-        cells = _chosen(content, row, [column.name for column in columns])
+        cells = _chosen(content, row, wanted)
         _require_numbers(columns, cells, where)
-        rows[row[names]] = cells
-    return ClinicalTable(rows, file_hash(file))
+        if names:
+            rows[names] = Row(line, names, cells)
+    return ClinicalTable(file, tuple(rows.values()), file_hash(file))
 
 
-def _names_of_cases(content: Table) -> int:
-    titled = [plain_title(title) in CASE_TITLES for title in content.columns]
-    return titled.index(True) if any(titled) else 0
+def _columns_of_names(content: Table, wanted: Sequence[str], file: Path) -> list[int]:
+    """Columns that name cases or patients."""
+    others = [n for n, title in enumerate(content.columns) if title not in wanted]
+    if not others:
+        raise FormatError(
+            f"{file}: has no column beside {', '.join(wanted)}; add one titled 'case' "
+            "with the names of the cases"
+        )
+    titled = [n for n in others if plain_title(content.columns[n]) in CASE_TITLES]
+    return titled or others[:1]
 
 
 def _require_numbers(

@@ -129,11 +129,10 @@ class ClassReader:
         reading = self._of_image(image, indices, everything=everything)
         if not self.clinical:
             return reading
-        return Reading(
-            reading.logits,
-            reading.features | clinical_features(self.clinical, cells),
-            (*reading.flags, *clinical_flags(self.clinical, cells)),
-        )
+        features = reading.features | clinical_features(self.clinical, cells)
+        beyond = set() if self.classifier is None else self.classifier.beyond(features)
+        flags = clinical_flags(self.clinical, cells, beyond=beyond)
+        return Reading(reading.logits, features, (*reading.flags, *flags))
 
     def _of_image(self, image: Tensor, indices: Array, *, everything: bool) -> Reading:
         """What the image says."""

@@ -79,10 +79,8 @@ class Extras:
         return said
 
     def cells(self, case: Case) -> Mapping[str, str]:
-        """What clinical columns say of a case."""
-        return case.clinical or (
-            {} if self.clinical is None else self.clinical.of(case)
-        )
+        """What clinical columns say of a case: those of the table, if there is one."""
+        return case.clinical if self.clinical is None else self.clinical.of(case)
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

@@ -13,7 +13,12 @@ from scipy.special import softmax
 
 from trivox.errors import BundleError, DataError
 from trivox.files import atomic_path
-from trivox.learning.case_classifier.network import Network, logits_of, standardise
+from trivox.learning.case_classifier.network import (
+    LIMIT,
+    Network,
+    logits_of,
+    standardise,
+)
 from trivox.schema import Frozen
 from trivox.volumes.volume import Array
 
@@ -51,6 +56,14 @@ class CaseClassifier:
         """Calibrated logits `(n, k)` of rows `(n, f)`."""
         x = standardise(rows, self.fill, self.mean, self.scale)
         return logits_of(self.networks, x) / self.temperature
+
+    def beyond(self, features: Mapping[str, float]) -> set[str]:
+        """Names of the features that it uses and that lie so far from those of training
+        that they count as less far.
+        """
+        (row,) = self._rows(features)
+        far = np.abs(row - self.mean) > LIMIT * self.scale
+        return {name for name, is_far in zip(self.names, far, strict=True) if is_far}
 
     def _rows(self, features: Array | Mapping[str, float]) -> Array:
         if isinstance(features, Mapping):

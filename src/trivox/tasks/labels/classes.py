@@ -202,11 +202,17 @@ def _fitted(
     subsets = subsets_of(recipe, rows.hand_made, rows.deep)
     with working(console, f"fitting classifiers of fold {fold}"):
         if rows.clinical:
+            facts["clinical"] = list(recipe.classification.clinical)
+        if not set(rows.clinical).isdisjoint(rows.varying):
             alone = {CLINICAL: tuple(rows.clinical)}
             simpler[WITHOUT_CLINICAL] = rows.fit(subsets, recipe).classifier
             simpler[f"{CLINICAL} alone"] = rows.fit(alone, recipe).classifier
             subsets = with_clinical_columns(subsets, rows.clinical)
-            facts["clinical"] = list(recipe.classification.clinical)
+        elif rows.clinical:
+            console.say(
+                f"warning: fold {fold}: {CLINICAL} say the same of all its training "
+                "cases, and tell nothing"
+            )
         result = rows.fit(subsets, recipe)
     file = folder / "classifier.safetensors"
     result.classifier.save(file)

@@ -11,6 +11,7 @@ from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
+from trivox.datasets.clinical.columns import ClinicalColumn
 from trivox.datasets.clinical.tables import ClinicalTable, read_clinical
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_inputs
@@ -173,7 +174,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
             detection=lesion,
-            clinical=_clinical(options.clinical, predictor.descriptions[0]),
+            clinical=_clinical(options.clinical, predictor.descriptions),
             sensitive=asked,
         )
         return replace(predictor, extras=extras)
@@ -192,8 +193,16 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     def inputs(
         self, source: Path, predictor: Any, console: Console
     ) -> tuple[Case, ...]:
-        """An image, a folder of images, or the cases of a dataset."""
-        return load_inputs(source, channels=predictor.channels, say=console.say)
+        """An image, a folder of images, or the cases of a dataset; what a table says
+        of them is settled.
+        """
+        cases = load_inputs(source, channels=predictor.channels, say=console.say)
+        clinical = predictor.extras.clinical
+        if clinical is not None:
+            clinical.require_clear(cases)
+            for line in clinical.lines(cases):
+                console.say(line)
+        return cases
 
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions
@@ -324,16 +333,23 @@ class SegmentationTask(LabelTask):
         return with_teacher(objective, prepared, recipe, names)
 
 
-def _clinical(file: Path | None, description: LabelDescription) -> ClinicalTable | None:
-    """The table of clinical columns; raises `UsageError` for models that read none."""
+def _clinical(
+    file: Path | None, descriptions: Sequence[LabelDescription]
+) -> ClinicalTable | None:
+    """The table of the clinical columns that models read; raises `UsageError` where
+    none reads any.
+    """
     if file is None:
         return None
-    answers = description.classification
-    if answers is None or not answers.clinical:
+    columns: list[ClinicalColumn] = []
+    for description in descriptions:
+        answers = description.classification
+        columns += () if answers is None else answers.clinical
+    if not columns:
         raise UsageError(
             f"--clinical {file}: the model reads no clinical columns; leave it out"
         )
-    return read_clinical(file, answers.clinical)
+    return read_clinical(file, columns)
 
 
 def _taught_by_label(case: Case) -> Case:
