@@ -195,7 +195,9 @@ def meant_labels(out: Path) -> dict[str, int]:
         labels = read_records(out).get("labels") if out.is_dir() else None
     except DataError:
         labels = None
-    return labels if isinstance(labels, dict) else {}
+    if not isinstance(labels, dict):
+        return {}
+    return {name: value for name, value in labels.items() if type(value) is int}
 
 
 def unfinished_cases(out: Path) -> list[str]:

@@ -90,7 +90,52 @@ def test_without_maps_there_is_no_section(folders):
     predictions, references = folders
     for case in MAPS:
         (predictions / f"{case}_detection.nii.gz").unlink()
-    assert "detection" not in measure_folders(predictions, references)
+    metrics = measure_folders(predictions, references)
+    assert "detection" not in metrics
+    assert metrics["warnings"] == [
+        "lesions not measured, there is no detection map: a, b, c"
+    ]
+    (predictions / "predictions.json").unlink()  # nobody says that there should be one
+    assert measure_folders(predictions, references)["warnings"] == []
+
+
+def say(predictions, says):
+    """Let the records of cases call something lesion."""
+    file = predictions / "predictions.json"
+    content = json.loads(file.read_text())
+    for case, lesion in says.items():
+        content["cases"][case]["detection"]["lesion"] = lesion
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("lesion", [5, None, "tumour", [1], {"tumour": 1}, [["x"]], []])
+def test_records_that_name_no_labels_say_nothing(folders, lesion):
+    predictions, references = folders
+    say(predictions, {"a": lesion})  # b and c name it
+    expected = measure_folders(predictions, references)["detection"]
+    assert expected["lesion"] == ["tumour"]
+    assert expected["summary"]["lesions"] == 2
+    say(predictions, dict.fromkeys(MAPS, lesion))
+    section = measure_folders(predictions, references)["detection"]
+    assert section["lesion"] == ["label_1", "label_2"]
+
+
+@pytest.mark.parametrize("lesion", [["cyst"], ["tumour", "cyst"]])
+def test_lesions_that_the_references_do_not_have_are_not_measured(folders, lesion):
+    say(folders[0], dict.fromkeys(MAPS, lesion))
+    metrics = measure_folders(*folders)
+    assert "detection" not in metrics
+    (warning,) = metrics["warnings"]
+    assert warning.startswith("lesions of a, b, c: not measured: the records call cyst")
+
+
+def test_cases_that_mean_other_lesions_are_left_out(folders):
+    say(folders[0], {"b": ["organ", "tumour"]})
+    metrics = measure_folders(*folders)
+    assert set(metrics["detection"]["cases"]) == {"a", "c"}
+    assert metrics["detection"]["lesion"] == ["tumour"]
+    (warning,) = metrics["warnings"]
+    assert "lesions of b: not measured: the record calls organ, tumour" in warning
 
 
 def test_maps_of_others_are_measured_by_the_labels_of_the_references(folders):

@@ -8,7 +8,7 @@ import numpy as np
 
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import lesion_indices
-from trivox.errors import DataError, FormatError, few
+from trivox.errors import DataError, FormatError, LabelError, few
 from trivox.evaluation.folders.pairs import LabelPair, not_measured
 from trivox.evaluation.metrics.detection.scores import (
     CONVENTION,
@@ -44,25 +44,32 @@ def detection_section(
     """
     names = {pair.case: _map_of(predictions, pair.case) for pair, _ in placed}
     there = {case: file for case, file in names.items() if file.is_file()}
-    if not there:
-        return None, []
     records = _records(predictions)
+    wanted = names if there else [case for case in names if case in records]
+    warnings = _without_map([case for case in wanted if case not in there])
+    if not there:
+        return None, warnings
     lesion = _lesion(records)
     meant = meant_labels(predictions)
     cases: dict[str, DetectionCase] = {}
-    warnings = _without_map(there, placed)
+    unlike: dict[str, list[str]] = {}
     for pair, grid in placed:
         if pair.case not in there:
             continue
         scheme = meaning(pair)
-        values = _values(lesion, scheme, meant)
         try:
+            values = _values(pair.case, records, lesion, scheme, meant)
             matched = _matched(there[pair.case], pair, grid, scheme, values)
+        except LabelError as error:
+            unlike.setdefault(str(error), []).append(pair.case)
+            continue
         except DataError as error:
             warnings.append(not_measured(f"lesions of {pair.case}", str(error)))
             continue
         cases[pair.case] = matched
         warnings += _contradiction(pair.case, matched, records)
+    for reason, those in unlike.items():
+        warnings.append(not_measured(f"lesions of {few(those)}", reason))
     if not cases:
         return None, warnings
     section: DetectionSection = {
@@ -80,14 +87,13 @@ def _map_of(predictions: Path, case: str) -> Path:
     return folder / file_names(case, ["detection"])[1]
 
 
-def _without_map(there: Mapping[str, Path], placed: Placed) -> list[str]:
-    lacking = [pair.case for pair, _ in placed if pair.case not in there]
+def _without_map(lacking: Sequence[str]) -> list[str]:
     if not lacking:
         return []
     return [f"lesions not measured, there is no detection map: {few(lacking)}"]
 
 
-def _records(predictions: Path) -> Mapping[str, Any]:
+def _records(predictions: Path) -> Mapping[str, Mapping[str, Any]]:
     """What the predictions' records say of their lesions, by case."""
     try:
         content = read_records(predictions) if predictions.is_dir() else {}
@@ -100,22 +106,46 @@ def _records(predictions: Path) -> Mapping[str, Any]:
     return {case: said for case, said in records.items() if isinstance(said, dict)}
 
 
-def _lesion(records: Mapping[str, Any]) -> list[str]:
+def _lesion(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The labels that count as lesion; none where nothing says it."""
-    for said in records.values():
-        return [str(name) for name in said.get("lesion", [])]
-    return []
+    said = (_said(record) for record in records.values())
+    return next((lesion for lesion in said if lesion), [])
+
+
+def _said(record: Mapping[str, Any]) -> list[str]:
+    """The labels that a record says count as lesion; none where it says no names."""
+    lesion = record.get("lesion")
+    named = isinstance(lesion, list) and all(isinstance(name, str) for name in lesion)
+    return lesion if named else []
 
 
 def _values(
-    lesion: Sequence[str], scheme: LabelScheme, meant: Mapping[str, int]
+    case: str,
+    records: Mapping[str, Mapping[str, Any]],
+    lesion: Sequence[str],
+    scheme: LabelScheme,
+    meant: Mapping[str, int],
 ) -> list[int]:
     """Values that count as lesion in a reference: by name, else by the value that the
-    model writes for it.
+    model writes for it. Raises `LabelError` for names that say nothing, and a case in
+    which others are meant than elsewhere.
     """
+    if not lesion:
+        return [scheme.values[index] for index in lesion_indices(scheme)]
+    here = _said(records.get(case, {})) or lesion
+    if set(here) != set(lesion):
+        raise LabelError(
+            f"the record calls {few(here)} lesion, those of other cases {few(lesion)}; "
+            "predict all with one --detection"
+        )
     known = {**meant, **scheme.labels}
-    values = [known[name] for name in lesion if name in known]
-    return values or [scheme.values[index] for index in lesion_indices(scheme)]
+    strange = [name for name in lesion if name not in known]
+    if strange:
+        raise LabelError(
+            f"the records call {few(strange)} lesion, which the references do not have "
+            f"({few(scheme.labels)})"
+        )
+    return [known[name] for name in lesion]
 
 
 def _names(scheme: LabelScheme, values: Sequence[int]) -> list[str]:
@@ -151,7 +181,7 @@ def _matched(
 
 
 def _contradiction(
-    case: str, matched: DetectionCase, records: Mapping[str, Any]
+    case: str, matched: DetectionCase, records: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """A warning where the record of a case says another likelihood than its map."""
     said = records.get(case, {}).get("likelihood", matched["likelihood"])
