@@ -17,13 +17,13 @@ from trivox.evaluation.report.charts import (
 )
 from trivox.evaluation.report.drawing import PLANES
 from trivox.evaluation.report.figures import overlay_figure
-from trivox.evaluation.report.label_part import (
+from trivox.evaluation.report.page import CasePictures, write_report
+from trivox.evaluation.report.pages import Curves, Headline, Part
+from trivox.evaluation.report.parts.labels import (
     label_headline,
     label_part,
     trust_part,
 )
-from trivox.evaluation.report.page import CasePictures, write_report
-from trivox.evaluation.report.pages import Curves, Headline, Part
 
 RECORDS = [
     {

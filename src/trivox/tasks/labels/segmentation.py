@@ -19,14 +19,15 @@ from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.evaluation.report.class_part import class_part
-from trivox.evaluation.report.label_part import (
-    detection_part,
+from trivox.evaluation.report.pages import Part
+from trivox.evaluation.report.parts.classes import class_part
+from trivox.evaluation.report.parts.detections import detection_part
+from trivox.evaluation.report.parts.labels import (
     label_headline,
     label_part,
     trust_part,
 )
-from trivox.evaluation.report.pages import Part
+from trivox.evaluation.report.parts.raters import raters_part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.detection.pair import chosen_lesion
@@ -237,13 +238,14 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     def parts(
         self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
     ) -> list[Part]:
-        """Labels, classes and lesions where there are any, and how far to trust the
-        model.
+        """Labels; classes, lesions and raters where there are any; and how far to trust
+        the model.
         """
         return [
             label_part(metrics, records),
             class_part(metrics, records),
             detection_part(metrics),
+            raters_part(metrics),
             trust_part(metrics),
         ]
 

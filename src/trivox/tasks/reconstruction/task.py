@@ -21,7 +21,7 @@ from trivox.evaluation.folders.volumes import (
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report.pages import Part
-from trivox.evaluation.report.volume_part import volume_headline, volume_part
+from trivox.evaluation.report.parts.volumes import volume_headline, volume_part
 from trivox.inference.bundle import read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.many.predictors import CasePredictor

@@ -118,30 +118,6 @@ def label_part(metrics: Metrics, records: Records = ()) -> Part:
     )
 
 
-def detection_part(metrics: Metrics) -> Part:
-    """How well lesions are found; empty without the section `detection`."""
-    section = metrics.get("detection")
-    if not section:
-        return Part()
-    summary = section["summary"]
-    scores = {
-        "Average precision of lesions": summary["ap"],
-        "AUROC of cases": summary["auroc"],
-    }
-    for rate, score in summary["sensitivity"].items():
-        scores[f"Lesions found at {rate} false a case"] = score
-    return Part(
-        body=rendered(
-            "detection_part.html.j2",
-            scores=scores,
-            summary=summary,
-            lesion=", ".join(section["lesion"]),
-            methods=methods_text(scores.values()),
-        ),
-        convention=titled("lesions", section.get("convention")),
-    )
-
-
 def trust_part(metrics: Metrics) -> Part:
     """How far the probabilities of voxels can be trusted; empty without the section
     `calibration`.
