@@ -7,7 +7,14 @@ import numpy as np
 
 from trivox.evaluation.metrics.detection.scores import Floats, Pooled
 from trivox.evaluation.metrics.detection_content import DetectionSection, FrocCurve
-from trivox.evaluation.report.charts import BLUE, GREY, ORANGE, light_figure, plain
+from trivox.evaluation.report.charts import (
+    BLUE,
+    GREY,
+    ORANGE,
+    legend_above,
+    light_figure,
+    plain,
+)
 from trivox.evaluation.report.drawing import Style, png
 from trivox.evaluation.report.pages import (
     Metrics,
@@ -98,7 +105,7 @@ def _draw_froc(axes: "Axes", curve: FrocCurve, scores: Mapping[str, "Score"]) ->
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.set_xlabel("false candidates a case")
     axes.set_ylabel("share of lesions found")
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def _draw_precision(axes: "Axes", pooled: Pooled) -> None:
@@ -119,20 +126,10 @@ def _draw_precision(axes: "Axes", pooled: Pooled) -> None:
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("share of lesions found (recall)")
     axes.set_ylabel("share that are lesions (precision)")
-    _legend_above(axes)
+    legend_above(axes)
 
 
 def precision_and_recall(pooled: Pooled) -> tuple[Floats, Floats]:
     """Recall and precision of candidates from each likelihood on, descending."""
     hits, false, lesions = pooled.counts(np.ones((1, len(pooled.lesions))))
     return hits[0] / lesions[0], hits[0] / (hits[0] + false[0])
-
-
-def _legend_above(axes: "Axes") -> None:
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=2,
-    )

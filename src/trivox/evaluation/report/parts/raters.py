@@ -15,6 +15,7 @@ from trivox.evaluation.report.charts import (
     BLUE,
     GREY,
     ORANGE,
+    legend_above,
     light_figure,
     plain,
     short,
@@ -127,13 +128,7 @@ def raters_chart(section: RatersSection) -> bytes | None:
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.set_xlabel(f"Dice of {short(name, 40)} (mean, 95 % interval)")
     plain(axes)
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=2,
-    )
+    legend_above(axes)
     return png(figure)
 
 
