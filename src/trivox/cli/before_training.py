@@ -16,6 +16,7 @@ from trivox.cli.options import (
     Epochs,
     MemoryGb,
     Minutes,
+    NamedTask,
     Network,
     Out,
     PatchSize,
@@ -284,6 +285,8 @@ def check(
 def plan(
     dataset: DatasetPath,
     out: Out = Path("plan.json"),
+    task: NamedTask = None,
+    classes: Classes = None,
     preset: Preset = None,
     recipe: RecipeName = None,
     network: Network = None,
@@ -308,6 +311,8 @@ def plan(
     planned = run(
         dataset,
         out,
+        task=task,
+        classes=classes,
         preset=preset,
         recipe=recipe,
         network=network,
@@ -340,6 +345,8 @@ def plan(
 def preprocess(
     dataset: DatasetPath,
     out: Out,
+    task: NamedTask = None,
+    classes: Classes = None,
     plan: Annotated[Path | None, option("preprocess", "plan")] = None,
     preset: Preset = None,
     recipe: RecipeName = None,
@@ -356,6 +363,8 @@ def preprocess(
     done = run(
         dataset,
         out,
+        task=task,
+        classes=classes,
         plan=plan,
         preset=preset,
         recipe=recipe,

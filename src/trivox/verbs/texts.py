@@ -195,6 +195,8 @@ TEXTS = {
     "statistics.json and statistics.csv",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
+    "plan.task": "what is to be learnt; default: what the dataset suits",
+    "preprocess.task": "what is to be learnt; default: what the dataset suits",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "
     "default: 0.5",
     "temperature": "that logits are divided by, so that rare answers count; default: 1",
