@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trivox.cli import app
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, RecipeError, UsageError
 from trivox.volumes.formats import read_volume
 
 
@@ -147,7 +147,7 @@ def test_passes_of_a_network_with_dropout(tiny_data, tiny_settings, tmp_path):
     assert (written["settings"]["mc_samples"], written["settings"]["seed"]) == (3, 4)
 
 
-def with_thresholds(bundle, thresholds):
+def with_thresholds(bundle, thresholds, *, field="missed"):
     """Let a bundle know from what probability on each target counts."""
     file = bundle / "bundle.json"
     known = {
@@ -155,7 +155,7 @@ def with_thresholds(bundle, thresholds):
         for target, value in thresholds.items()
     }
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "missed": {"targets": known}}))
+    file.write_text(json.dumps({**content, field: {"targets": known}}))
 
 
 def test_a_map_in_which_few_voxels_are_missed(predict, bundle, tmp_path):
@@ -175,6 +175,7 @@ def test_a_map_in_which_few_voxels_are_missed(predict, bundle, tmp_path):
     volume = np.count_nonzero(organ) * labels.voxel_ml
     assert record["organ"] == {
         "max_missed": 0.1,
+        "missed": "voxels",
         "threshold": 0.4,
         "cases": 12,
         "volume_ml": pytest.approx(volume),
@@ -200,6 +201,20 @@ def test_another_share_is_another_map_and_none_leaves_the_labels_alone(
     assert organ["max_missed"] == 0.2
 
 
+def test_lesions_have_thresholds_that_voxels_have_not(predict, bundle, tmp_path):
+    with_thresholds(bundle, {"organ": 0.4, "lesion": 0.4})
+    with_thresholds(bundle, {"organ": 0.0}, field="missed_lesions")
+    _, written = predict("--max-missed", "0.1", "--missed", "lesions")
+    organ = written["cases"]["phantom_000"]["sensitive"]["organ"]
+    assert (organ["missed"], organ["threshold"]) == ("lesions", 0.0)
+    assert written["settings"]["missed"] == "lesions"
+    marked = read_volume(tmp_path / "out" / "phantom_000_sensitive.nii.gz").array
+    assert marked[0].all()
+    _, again = predict("--max-missed", "0.1")
+    assert again["cases"]["phantom_000"]["sensitive"]["organ"]["threshold"] == 0.4
+    assert "missed" not in again["settings"]
+
+
 def test_what_cannot_be_promised_is_one_line(predict, bundle):
     with pytest.raises(RecipeError, match="knows no thresholds"):
         predict("--max-missed", "0.1")
@@ -210,3 +225,7 @@ def test_what_cannot_be_promised_is_one_line(predict, bundle):
         predict("--max-missed", "0.9")
     with pytest.raises(RecipeError, match="one model at scale 1"):
         predict("--max-missed", "0.1", "--scales", "0.9,1")
+    with pytest.raises(RecipeError, match="no thresholds for missed lesions"):
+        predict("--max-missed", "0.1", "--missed", "lesions")
+    with pytest.raises(UsageError, match="add the share, for example --max-missed"):
+        predict("--missed", "lesions")

@@ -130,8 +130,9 @@ class LabelDescription(BundleDescription):
     mirror_axes: along which copies are mirrored and averaged unless told otherwise;
     may_mirror: along which they may be at all; temperature: probabilities are those of
     logits divided by it; abstention: when to flag; likeness: what the training images
-    looked like; volumes: how far true volumes lie from predicted ones; missed: from
-    what probability on few voxels are missed; classification: of models that also give
+    looked like; volumes: how far true volumes lie from predicted ones; missed,
+    missed_lesions: from what probability on few voxels, or lesions, are missed;
+    classification: of models that also give
     a class; previous: the coarser model whose labels this one refines.
     """
 
@@ -140,6 +141,7 @@ class LabelDescription(BundleDescription):
         "may_mirror",
         "volumes",
         "missed",
+        "missed_lesions",
         "previous",
     )
 
@@ -153,6 +155,7 @@ class LabelDescription(BundleDescription):
     likeness: Likeness | None = None
     volumes: VolumeIntervals | None = None
     missed: MissedControl | None = None
+    missed_lesions: MissedControl | None = None
     classification: ClassDescription | None = None
     previous: "LabelDescription | None" = None
 

@@ -10,6 +10,7 @@ import torch
 from scipy.special import stdtrit
 from typing_extensions import TypedDict
 
+from trivox.config.choices import MissedKind
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.decide import Decision, Poll, target_voxels
 from trivox.inference.descriptions import LabelDescription
@@ -53,13 +54,15 @@ class TargetVolume(TypedDict, total=False):
 
 
 class SensitiveTarget(TypedDict):
-    """A target in the map in which few voxels are missed: with the threshold, learnt on
-    so many validation cases, at most a share of max_missed of its voxels is missed in
-    the mean of cases like those. threshold: None: they were too few, the map has what
-    the label map has; caution: why it may not hold here.
+    """A target in the map in which few voxels or lesions are missed: with the threshold,
+    learnt on so many validation cases, at most a share of max_missed of its voxels, or
+    lesions, as `missed` says, is missed in the mean of cases like those. threshold: None:
+    they were too few, the map has what the label map has; caution: why it may not hold
+    here.
     """
 
     max_missed: float
+    missed: NotRequired[MissedKind]
     threshold: float | None
     cases: int
     volume_ml: float
@@ -126,11 +129,12 @@ def judge(
 def sensitive_targets(
     asked: Sensitive, marked: Volume, *, unlike: bool
 ) -> dict[str, SensitiveTarget]:
-    """What the record says of a map `(target, z, y, x)` in which few voxels are missed."""
+    """What the record says of a map `(target, z, y, x)` in which few are missed."""
     targets: dict[str, SensitiveTarget] = {}
     for row, (name, threshold) in enumerate(asked.thresholds.items()):
         targets[name] = {
             "max_missed": asked.max_missed,
+            "missed": asked.missed,
             "threshold": threshold,
             "cases": asked.cases[name],
             "volume_ml": int(np.count_nonzero(marked.array[row])) * marked.voxel_ml,

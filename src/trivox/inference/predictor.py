@@ -38,7 +38,7 @@ from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention, joint_rule
 from trivox.inference.doubt.conformal import joint_intervals
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
-from trivox.inference.doubt.sampling import BandSampler
+from trivox.inference.doubt.sampling import BandSampler, sampler_of
 from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.engines.making import runtime_beside
 from trivox.inference.engines.torch import time_convolutions
@@ -368,7 +368,7 @@ class Predictor:
         """
         if len(self.members) > 1 or (reference is None and self.abstention is None):
             return None
-        return BandSampler(None if reference is None else record.from_source(reference))
+        return sampler_of(record, reference, self.labels)
 
     # -- many cases, see `trivox.inference.folder` -------------------------------------
     def about(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 from torch import nn
 
-from trivox.config.choices import EngineChoice, MissingChannels
+from trivox.config.choices import EngineChoice, MissedKind, MissingChannels
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -85,7 +85,8 @@ class PredictOptions:
     mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to average
     over; missing_channels: refuse a case without one, or take zeros; subtype_results:
     classes as numbers too; fractions: give probabilities without a map; detection:
-    labels; clinical: a table; max_missed: share of voxels that a further map may miss.
+    labels; clinical: a table; max_missed: share that a further map may miss, of voxels or
+    lesions as `missed` says.
     """
 
     device: str = "auto"
@@ -103,6 +104,7 @@ class PredictOptions:
     detection: str | None = None
     clinical: Path | None = None
     max_missed: float | None = None
+    missed: MissedKind = "voxels"
 
 
 @dataclass(frozen=True)

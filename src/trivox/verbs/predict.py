@@ -8,6 +8,7 @@ from typing import Any
 
 from trivox.config.choices import (
     EngineChoice,
+    MissedKind,
     MissingChannels,
     PrecisionName,
     SegType,
@@ -155,6 +156,7 @@ def predict(
     detection: str | None = None,
     clinical: Path | str | None = None,
     max_missed: float | None = None,
+    missed: MissedKind = "voxels",
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
@@ -196,6 +198,7 @@ def predict(
         detection=detection,
         clinical=None if clinical is None else Path(clinical),
         max_missed=max_missed,
+        missed=missed,
         fractions=files.fractions,
     )
     predictor, *others = _predictors(task, paths, options, device)

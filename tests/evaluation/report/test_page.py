@@ -410,7 +410,8 @@ def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path)
     assert "where the true one lies" not in without
 
 
-def test_missed_voxels_are_shown_by_share(tmp_path):
+@pytest.mark.parametrize("what", ["voxels", "lesions"])
+def test_what_is_missed_is_shown_by_share(tmp_path, what):
     row = {
         "max_missed": 0.1,
         "threshold": 0.0314,
@@ -425,15 +426,17 @@ def test_missed_voxels_are_shown_by_share(tmp_path):
         "convention": {"threshold": "the rule"},
         "targets": {"organ": [none, row]},
     }
-    measured = {**metrics(), "calibration": trusted(), "missed_voxels": section}
+    measured = {**metrics(), "calibration": trusted(), f"missed_{what}": section}
     text, _ = report(tmp_path / "report.html", parts=parts(measured))
     for expected in (
         "<td>0.0314</td>",
         '<td>0.061<small title="Student t">0.050 to 0.080</small></td>',
         "<td>0.05</td>",
         "the rule",
+        f"<h3>Missed {what}:",
     ):
         assert expected in text
+    assert text.count("<h3>Missed ") == 1
 
 
 def test_reliability_is_drawn_for_every_stage_that_was_measured():

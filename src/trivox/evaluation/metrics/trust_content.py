@@ -1,4 +1,6 @@
-"""What metrics.json says of trust in a model: calibration, volumes, missed voxels."""
+"""What metrics.json says of trust in a model: calibration, volumes, missed voxels and
+lesions.
+"""
 
 from typing import Annotated, NotRequired
 
@@ -125,8 +127,9 @@ class VolumeIntervalSection(TypedDict):
 
 
 class MissedRow(TypedDict):
-    """The threshold for missing at most a share of the voxels of a target, from so many
-    cases that have it; missed: what was missed in the mean of the tested cases.
+    """The threshold for missing at most a share of the voxels of a target, or of its
+    lesions, from so many cases that have it; missed: what was missed in the mean of the
+    tested cases.
     """
 
     max_missed: Number
@@ -139,7 +142,9 @@ class MissedRow(TypedDict):
 
 
 class MissedSection(TypedDict):
-    """Thresholds below which few voxels are missed, by target; the bundle holds all."""
+    """Thresholds below which few voxels or lesions are missed, by target; the bundle
+    holds all.
+    """
 
     convention: dict[str, str]
     targets: dict[

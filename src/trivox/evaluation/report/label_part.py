@@ -148,7 +148,8 @@ def trust_part(metrics: Metrics) -> Part:
     """
     calibration = metrics.get("calibration") or {}
     volumes = metrics.get("volume_intervals") or {}
-    missed = metrics.get("missed_voxels") or {}
+    voxels = metrics.get("missed_voxels") or {}
+    lesions = metrics.get("missed_lesions") or {}
     if not calibration:
         return Part()
     body = rendered(
@@ -157,12 +158,16 @@ def trust_part(metrics: Metrics) -> Part:
         reliability=reliability_chart(calibration),
         sentences=list(_trust_sentences(calibration)),
         volumes=volumes.get("targets") or {},
-        missed=missed.get("targets") or {},
+        missed={
+            "voxels": voxels.get("targets") or {},
+            "lesions": lesions.get("targets") or {},
+        },
     )
     convention = {
         **titled("calibration", calibration.get("convention")),
         **titled("volumes", volumes.get("convention")),
-        **titled("missed voxels", missed.get("convention")),
+        **titled("missed voxels", voxels.get("convention")),
+        **titled("missed lesions", lesions.get("convention")),
     }
     return Part(body=body, convention=convention)
 

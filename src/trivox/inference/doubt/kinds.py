@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from trivox.config.choices import MissedKind
 from trivox.datasets.clinical.tables import ClinicalTable
 from trivox.datasets.dataset import Case
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
 SENSITIVE = "sensitive"
-"""A map in which few voxels are missed; see `trivox.inference.doubt.missed`."""
+"""A map in which few voxels or lesions are missed; see `trivox.inference.doubt.missed`."""
 EXTRAS = ("probabilities", "detection", *KINDS, SENSITIVE)
 
 
@@ -18,12 +19,14 @@ class Sensitive:
     """From what probability on a voxel counts so that at most a share of `max_missed`
     of each target is missed in the mean of cases; None: of too few validation cases.
 
-    cases: with each target, that its threshold was learnt on.
+    cases: with each target, that its threshold was learnt on; missed: of what the share
+    is.
     """
 
     max_missed: float
     thresholds: Mapping[str, float | None]
     cases: Mapping[str, int]
+    missed: MissedKind = "voxels"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Extras:
     Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
     clinical: what is known of the cases beside their images; sensitive: for a
-    map in which few voxels are missed.
+    map in which few voxels or lesions are missed.
     """
 
     probabilities: bool = False
@@ -76,6 +79,8 @@ class Extras:
             said["clinical"] = self.clinical.identity
         if self.sensitive is not None:
             said["max_missed"] = self.sensitive.max_missed
+            if self.sensitive.missed != "voxels":
+                said["missed"] = self.sensitive.missed
         return said
 
     def cells(self, case: Case) -> Mapping[str, str]:

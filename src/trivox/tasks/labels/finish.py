@@ -118,6 +118,7 @@ def finish_labels(
         likeness=_likeness(prepared),
         volumes=validation.volumes,
         missed=validation.missed,
+        missed_lesions=validation.missed_lesions,
         classification=classes,
         training=summary,
     )

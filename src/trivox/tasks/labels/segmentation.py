@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from trivox.config.choices import MissedKind, require_choice
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.clinical.tables import ClinicalTable, read_clinical
@@ -30,7 +31,7 @@ from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.detection.pair import chosen_lesion
-from trivox.inference.doubt.kinds import Extras
+from trivox.inference.doubt.kinds import Extras, Sensitive
 from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
@@ -159,14 +160,6 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         lesion: tuple[str, ...] = ()
         if options.detection is not None:
             lesion = chosen_lesion(options.detection, predictor.descriptions[0])
-        asked = None
-        if options.max_missed is not None:
-            asked = sensitive(
-                [each.missed for each in predictor.descriptions],
-                options.max_missed,
-                list(predictor.labels.targets),
-                scales=options.scales,
-            )
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
@@ -174,7 +167,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             fractions=options.fractions,
             detection=lesion,
             clinical=_clinical(options.clinical, predictor.descriptions[0]),
-            sensitive=asked,
+            sensitive=_sensitive(options, predictor),
         )
         return replace(predictor, extras=extras)
 
@@ -322,6 +315,29 @@ class SegmentationTask(LabelTask):
         voxels = prepared.store.mean_voxels(names, len(labels.values))
         objective = SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
         return with_teacher(objective, prepared, recipe, names)
+
+
+def _sensitive(options: PredictOptions, predictor: Predictor) -> Sensitive | None:
+    """What is asked for of missing little; raises `UsageError` for a half question."""
+    if options.max_missed is None:
+        if options.missed != "voxels":
+            raise UsageError(
+                f"--missed {options.missed} says of what at most a share may be missed; "
+                "add the share, for example --max-missed 0.1"
+            )
+        return None
+    require_choice("missed", options.missed, MissedKind)
+    known = {
+        "voxels": [each.missed for each in predictor.descriptions],
+        "lesions": [each.missed_lesions for each in predictor.descriptions],
+    }
+    return sensitive(
+        known[options.missed],
+        options.max_missed,
+        list(predictor.labels.targets),
+        missed=options.missed,
+        scales=options.scales,
+    )
 
 
 def _clinical(file: Path | None, description: LabelDescription) -> ClinicalTable | None:

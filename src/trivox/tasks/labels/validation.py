@@ -29,6 +29,7 @@ from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.lesion_voxels import LesionSample
 from trivox.inference.doubt.missed import MissedControl
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
@@ -48,7 +49,7 @@ from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.promises.held_out import HeldOut, held_out
-from trivox.tasks.labels.promises.missed import learn_missed_voxels
+from trivox.tasks.labels.promises.missed import learn_missed_shares
 from trivox.tasks.labels.promises.volumes import learn_volumes
 from trivox.volumes.formats import read_header, read_labels, write_volume
 from trivox.volumes.volume import Volume
@@ -114,6 +115,7 @@ class Validation:
     trust: Trust
     volumes: VolumeIntervals | None
     missed: MissedControl | None
+    missed_lesions: MissedControl | None
     head_temperature: float = 1.0
 
 
@@ -135,7 +137,7 @@ class Lesson:
 KINDS = (
     *(Lesson, ClassLesson, Classification, Reading),
     *(LabelEvidence, RegionEvidence, RegionParts),
-    *(HeldOut, VoxelSample),
+    *(HeldOut, VoxelSample, LesionSample),
 )
 """Parts of a lesson."""
 
@@ -212,10 +214,11 @@ def validate_folds(
         seed=seed,
     )
     metrics["volume_intervals"] = volumes.section
-    missed = learn_missed_voxels(
+    missed = learn_missed_shares(
         evidences.samples, folds.scheme, temperature=trust.temperature, seed=seed
     )
-    metrics["missed_voxels"] = missed.section
+    metrics["missed_voxels"] = missed["voxels"].section
+    metrics["missed_lesions"] = missed["lesions"].section
     metrics["sources"] = {
         name: measured_files(_file(out, name), folds.cases[name].label)
         for name in known
@@ -228,7 +231,13 @@ def validate_folds(
         temperature = answers.head_temperature()
     write_json(out / "metrics.json", metrics)
     return Validation(
-        metrics, choice.rules, trust, volumes.intervals, missed.control, temperature
+        metrics,
+        choice.rules,
+        trust,
+        volumes.intervals,
+        missed["voxels"].control,
+        missed["lesions"].control,
+        temperature,
     )
 
 

@@ -65,6 +65,7 @@ OF_LABELS = (
     "detection",
     "clinical",
     "max_missed",
+    "missed",
 )
 """Options of predictions that only models of label maps know."""
 

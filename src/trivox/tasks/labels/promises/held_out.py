@@ -42,6 +42,7 @@ def held_out(
         sample.logits[first].clone(),
         sample.reference[first].clone(),
         None if sample.labels is None else _thinned(sample.labels, cases),
+        sample.lesions,
     )
     mean = float(known.mean()) if known.size else float("nan")
     return HeldOut(fold, thinned, mean, empty=not bool((reference > 0).any()))
