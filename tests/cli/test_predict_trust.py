@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from trivox.cli import app
 from trivox.errors import BundleError, RecipeError, UsageError
+from trivox.inference.doubt import shift
 from trivox.volumes.formats import read_volume
 
 
@@ -229,3 +230,70 @@ def test_what_cannot_be_promised_is_one_line(predict, bundle):
         predict("--max-missed", "0.1", "--missed", "lesions")
     with pytest.raises(UsageError, match="add the share, for example --max-missed"):
         predict("--missed", "lesions")
+
+
+def with_volume_cases(bundle, looks=21):
+    """Let a bundle know 40 validation cases, whose true volumes were 1 to 40 times the
+    predicted ones."""
+    ratios = np.log(np.arange(1.0, 41)).tolist()
+    band = {"low": 0.0, "high": ratios[-1], "cases": 40}
+    known = {
+        "volumes": {"offset_ml": 0.001, "targets": {"organ": band, "lesion": None}},
+        "volume_cases": {
+            "looks": [[float(case)] * looks for case in range(40)],
+            "ratios": {"organ": ratios, "lesion": ratios},
+        },
+    }
+    file = bundle / "bundle.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **known}))
+
+
+def test_few_new_cases_are_not_weighed_and_that_is_said(predict, bundle):
+    with_volume_cases(bundle)
+    _, plain = predict()
+    text, written = predict("--weighted-intervals")
+    before = plain["cases"]["phantom_000"]["volumes"]["organ"]
+    organ = written["cases"]["phantom_000"]["volumes"]["organ"]
+    assert organ["volume_ml_high"] == before["volume_ml_high"] > before["volume_ml_low"]
+    assert "interval" not in before
+    assert organ["interval"] == "unweighted"
+    assert organ["caution"].startswith("1 new cases, fewer than 20")
+    assert "volumes: 1 new cases, fewer than 20" in text
+    assert "interval" not in written["cases"]["phantom_000"]["volumes"]["lesion"]
+    said = written["settings"]["weighted_intervals"]
+    assert (said["new_cases"], said["weighted_cases"]) == (1, 0)
+    assert "weighted_intervals" not in plain["settings"]
+
+
+def test_cases_that_count_for_nothing_change_no_interval(predict, bundle, monkeypatch):
+    with_volume_cases(bundle)
+    seen = {}
+
+    def first_twenty(known, new):
+        seen["shapes"] = known.shape, new.shape
+        weights = np.zeros(40)
+        weights[:20] = 1
+        return shift.Weights(weights, np.ones(1))
+
+    monkeypatch.setattr(shift, "FEWEST_NEW", 1)
+    monkeypatch.setattr(shift, "likelihood_ratios", first_twenty)
+    text, written = predict("--weighted-intervals")
+    volumes = written["cases"]["phantom_000"]["volumes"]
+    organ = volumes["organ"]
+    assert (organ["interval"], organ["effective_cases"]) == ("weighted", 20)
+    shifted = organ["volume_ml"] + 0.001
+    assert organ["volume_ml_low"] == pytest.approx(shifted - 0.001)
+    assert organ["volume_ml_high"] == pytest.approx(20 * shifted - 0.001)
+    assert volumes["lesion"]["volume_ml_high"] is None
+    assert "volumes: 40 validation cases count as 20.0" in text
+    known, new = seen["shapes"]
+    assert new == (1, 21)
+    assert known == (40, 21)
+
+
+def test_weights_need_validation_cases_of_such_images(predict, bundle):
+    with pytest.raises(RecipeError, match="does not know what its validation cases"):
+        predict("--weighted-intervals")
+    with_volume_cases(bundle, looks=20)
+    with pytest.raises(BundleError, match="have 20 numbers, images of 1 channels 21"):
+        predict()

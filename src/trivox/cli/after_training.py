@@ -62,6 +62,9 @@ def predict(
     clinical: Annotated[Path | None, option("predict", "clinical")] = None,
     max_missed: Annotated[float | None, option("predict", "max_missed")] = None,
     missed: Annotated[MissedKind, option("predict", "missed")] = "voxels",
+    weighted_intervals: Annotated[
+        bool, option("predict", "weighted_intervals")
+    ] = False,
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
@@ -99,6 +102,7 @@ def predict(
         clinical=clinical,
         max_missed=max_missed,
         missed=missed,
+        weighted_intervals=weighted_intervals,
         cases=cases,
         device=device,
         precision=precision,

@@ -19,9 +19,10 @@ from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.detection.pair import Detection, detected
 from trivox.inference.doubt.calibration import Abstention
-from trivox.inference.doubt.conformal import VolumeIntervals
+from trivox.inference.doubt.conformal import VolumeIntervals, joint_intervals
 from trivox.inference.doubt.kinds import SENSITIVE, Extras
 from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.judge import judge, sensitive_targets
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import Record, write_prediction
@@ -113,9 +114,13 @@ def prediction_of(
     scheme: LabelScheme,
     rule: Abstention | None,
     temperature: float,
-    intervals: Sequence[VolumeIntervals],
+    volumes: Sequence[VolumeIntervals | None],
+    weighted: CaseVolumes | None,
 ) -> Prediction:
-    """What was computed, on the source grid and judged; see `judge`."""
+    """What was computed, on the source grid and judged; see `judge`.
+
+    volumes: what each model knows of volumes; weighted: and by weighing its cases.
+    """
     started = time.monotonic()
     decision = computed.decision
     restored = to_source(
@@ -132,7 +137,8 @@ def prediction_of(
         unlike=computed.unlike,
         temperature=temperature,
         voxel_ml=computed.record.source.voxel_ml,
-        intervals=intervals,
+        intervals=joint_intervals(volumes),
+        weighted=weighted,
     )
     asked = computed.extras.sensitive
     if asked is not None and restored.sensitive is not None:

@@ -3,7 +3,7 @@ intervals, agreement, whether to look at the case.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired
+from typing import Literal, NotRequired
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention, foreground_entropy
 from trivox.inference.doubt.conformal import VolumeIntervals, joint_interval
 from trivox.inference.doubt.kinds import Sensitive
-from trivox.inference.doubt.likeness import look_at
+from trivox.inference.doubt.likeness import Look, look_at
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.doubt.uncertainty import entropy
 from trivox.inference.members import Member
+from trivox.planning.plan import Plan
 from trivox.preparation.grid import PreparedCase
 from trivox.volumes.volume import Array, Volume
 
@@ -40,13 +42,16 @@ class TargetVolume(TypedDict, total=False):
     method: `t_of_votes` or `probability_levels`.
 
     volume_ml_low, volume_ml_high: what holds the true volume in 90 % of cases like
-    those of validation, where the model knows that; None: from too few cases; caution:
-    why it may not hold here.
+    those of validation, where the model knows that; None: from too few cases; interval:
+    whether validation cases were weighed for it, where that was asked for, and as how
+    many equal ones they then count (effective_cases); caution: why it may not hold here.
     """
 
     volume_ml: float
     volume_ml_low: float | None
     volume_ml_high: float | None
+    interval: Literal["weighted", "unweighted"]
+    effective_cases: float
     caution: str
     ci95_ml: list[float]
     expected_ml: float
@@ -96,15 +101,17 @@ def judge(
     temperature: float,
     voxel_ml: float,
     intervals: Sequence[VolumeIntervals] = (),
+    weighted: CaseVolumes | None = None,
 ) -> Judgement:
     """What the record of a case says about its prediction.
 
     unlike: of `unlike_training`; temperature: of the member that decides, where there
-    is a single one; intervals: what each model knows of volumes; none: nothing.
+    is a single one; intervals: what each model knows of volumes; none: nothing; weighted:
+    what is known by weighing validation cases.
     """
     volumes = volumes_of(decision, scheme, voxel_ml=voxel_ml)
     if intervals:
-        _add_intervals(volumes, intervals, unlike=bool(unlike))
+        _add_intervals(volumes, intervals, weighted, unlike=bool(unlike))
     judgement: Judgement = {"volumes": volumes}
     poll = decision.poll
     if poll is not None and len(poll.volumes) > 1:
@@ -162,14 +169,19 @@ def unlike_training(
             if description.likeness is None or member.plan != plan:
                 continue
             known = True
-            look = look_at(
-                case.image,
-                channels=len(plan.channels),
-                source_spacing=case.record.cropped_spacing,
-                spacing=plan.spacing,
-            )
+            look = look_of(case, plan)
             sentences |= dict.fromkeys(description.likeness.complaints(look))
     return list(sentences) if known else None
+
+
+def look_of(case: PreparedCase, plan: Plan) -> Look:
+    """Look at an image that was prepared as a plan says."""
+    return look_at(
+        case.image,
+        channels=len(plan.channels),
+        source_spacing=case.record.cropped_spacing,
+        spacing=plan.spacing,
+    )
 
 
 def volumes_of(
@@ -192,17 +204,35 @@ def volumes_of(
 def _add_intervals(
     volumes: Mapping[str, TargetVolume],
     intervals: Sequence[VolumeIntervals],
+    weighted: CaseVolumes | None,
     *,
     unlike: bool,
 ) -> None:
     """Say of each target between what volumes the true one lies."""
     for name, volume in volumes.items():
         bounds = joint_interval(intervals, name, volume["volume_ml"])
+        if weighted is not None and bounds is not None:
+            bounds = _weighted(volume, name, weighted) or bounds
         low, high = bounds or (None, None)
         volume["volume_ml_low"] = low
         volume["volume_ml_high"] = high
         if unlike and bounds is not None:
-            volume["caution"] = UNLIKE
+            said = [volume["caution"]] if "caution" in volume else []
+            volume["caution"] = "; ".join([UNLIKE, *said])
+
+
+def _weighted(
+    volume: TargetVolume, name: str, weighted: CaseVolumes
+) -> tuple[float, float] | None:
+    """The bounds by weights, and how they were made; None where weights are useless."""
+    bounds = weighted.interval(name, volume["volume_ml"])
+    if bounds is None:
+        volume["interval"] = "unweighted"
+        volume["caution"] = weighted.why_not
+        return None
+    volume["interval"] = "weighted"
+    volume["effective_cases"] = weighted.effective
+    return bounds
 
 
 def _interval(

@@ -36,9 +36,9 @@ from trivox.inference.describe import (
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention, joint_rule
-from trivox.inference.doubt.conformal import joint_intervals
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler, sampler_of
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.engines.making import runtime_beside
 from trivox.inference.engines.torch import time_convolutions
@@ -261,7 +261,7 @@ class Predictor:
         """
         extras = self._asked(probabilities, uncertainty)
         begun = begun_image(volume, self.members, self.descriptions, where=where)
-        return self._restored(self._computed(begun, extras, reference))
+        return self._restored(self._computed(begun, extras, reference), None)
 
     def _asked(self, probabilities: bool, uncertainty: Sequence[str]) -> Extras:
         extras = self.extras.also(probabilities=probabilities, uncertainty=uncertainty)
@@ -317,17 +317,17 @@ class Predictor:
 
     def complete(self, case: Case, computed: Computed) -> Prediction:
         """The prediction of a case, in the case's own values if it has any."""
-        prediction = self._restored(computed)
+        prediction = self._restored(computed, self.extras.volumes_of(case))
         labels, lost = in_values_of(case, prediction.labels, self.labels)
         absent = about_absent(case, self.channels, self.descriptions)
         warnings = (*prediction.warnings, *absent, *lost)
         return replace(prediction, labels=labels, warnings=warnings)
 
-    def _restored(self, computed: Computed) -> Prediction:
+    def _restored(self, computed: Computed, weighted: CaseVolumes | None) -> Prediction:
         temperature = self.members[0].temperature
-        intervals = joint_intervals([each.volumes for each in self.descriptions])
+        volumes = [each.volumes for each in self.descriptions]
         return prediction_of(
-            computed, self.labels, self.abstention, temperature, intervals
+            computed, self.labels, self.abstention, temperature, volumes, weighted
         )
 
     def _decide(

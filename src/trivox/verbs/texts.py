@@ -108,6 +108,8 @@ TEXTS = {
     "memory_gb": "memory to plan for",
     "metric": "what to rank by, repeatable; default: as the convention says",
     "metrics": "what evaluate wrote, a file a model",
+    "weighted_intervals": "for scans that are not like the validation cases: intervals of "
+    "volumes from these weighed by how much their images look like all scans given",
     "minutes": "or in minutes for each fold; the schedule follows. Validation and "
     "report come on top",
     "missing_channels": "cases that lack a channel: refuse, or take zeros for it",

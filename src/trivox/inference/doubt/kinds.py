@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from trivox.config.choices import MissedKind
 from trivox.datasets.clinical.tables import ClinicalTable
 from trivox.datasets.dataset import Case
+from trivox.inference.doubt.shift import CaseVolumes, Cohort
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
@@ -39,7 +40,8 @@ class Extras:
     Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
     clinical: what is known of the cases beside their images; sensitive: for a
-    map in which few voxels or lesions are missed.
+    map in which few voxels or lesions are missed; cohort: for intervals of volumes from
+    validation cases that are weighed.
     """
 
     probabilities: bool = False
@@ -49,6 +51,7 @@ class Extras:
     detection: tuple[str, ...] = ()
     clinical: ClinicalTable | None = None
     sensitive: Sensitive | None = None
+    cohort: Cohort | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -81,6 +84,8 @@ class Extras:
             said["max_missed"] = self.sensitive.max_missed
             if self.sensitive.missed != "voxels":
                 said["missed"] = self.sensitive.missed
+        if self.cohort is not None:
+            said["weighted_intervals"] = self.cohort.settings
         return said
 
     def cells(self, case: Case) -> Mapping[str, str]:
@@ -88,6 +93,10 @@ class Extras:
         return case.clinical or (
             {} if self.clinical is None else self.clinical.of(case)
         )
+
+    def volumes_of(self, case: Case) -> CaseVolumes | None:
+        """What is known of the volumes of a case by weights, where they are wanted."""
+        return None if self.cohort is None else self.cohort.cases.get(case.name)
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

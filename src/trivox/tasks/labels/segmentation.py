@@ -5,7 +5,7 @@ volumes.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -49,16 +49,12 @@ from trivox.tasks.labels.finish import Classifying, finish_labels
 from trivox.tasks.labels.objective import SegmentationObjective
 from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.labels.prepared import PreparedImages
+from trivox.tasks.labels.promises.cohort import weighed
 from trivox.tasks.labels.teachers import plan_of_student, read_teachers
 from trivox.tasks.labels.teaching import with_teacher
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.tasks.report import report_run
-from trivox.tasks.task import (
-    EvaluateOptions,
-    ModelTask,
-    Pictures,
-    PredictOptions,
-    RunRequest,
-)
+from trivox.tasks.task import ModelTask, Pictures, RunRequest
 
 WITH_CLASSES = "multitask"
 """Name of the task that metrics with classes are of."""
@@ -170,6 +166,23 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             sensitive=_sensitive(options, predictor),
         )
         return replace(predictor, extras=extras)
+
+    def knowing(
+        self,
+        predictors: Sequence[CasePredictor[Any]],
+        cases: Sequence[Case],
+        options: PredictOptions,
+        console: Console,
+    ) -> Sequence[CasePredictor[Any]]:
+        """They weigh validation cases by the images of the new ones."""
+        labelling = cast(Sequence[Predictor], predictors)
+        if not options.weighted_intervals:
+            return labelling
+        cohort = weighed(labelling[0], cases, console)
+        return [
+            replace(each, extras=replace(each.extras, cohort=cohort))
+            for each in labelling
+        ]
 
     def result(
         self, predictor: Any, case: Case, made: Any, options: ResultOptions

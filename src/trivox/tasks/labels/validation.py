@@ -27,7 +27,6 @@ from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
-from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.inference.doubt.lesion_voxels import LesionSample
 from trivox.inference.doubt.missed import MissedControl
@@ -50,7 +49,7 @@ from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.promises.held_out import HeldOut, held_out
 from trivox.tasks.labels.promises.missed import learn_missed_shares
-from trivox.tasks.labels.promises.volumes import learn_volumes
+from trivox.tasks.labels.promises.volumes import VolumeLesson, learn_volumes
 from trivox.volumes.formats import read_header, read_labels, write_volume
 from trivox.volumes.volume import Volume
 
@@ -113,7 +112,7 @@ class Validation:
     metrics: MetricsFile
     postprocessing: Postprocessing
     trust: Trust
-    volumes: VolumeIntervals | None
+    volumes: VolumeLesson
     missed: MissedControl | None
     missed_lesions: MissedControl | None
     head_temperature: float = 1.0
@@ -234,7 +233,7 @@ def validate_folds(
         metrics,
         choice.rules,
         trust,
-        volumes.intervals,
+        volumes,
         missed["voxels"].control,
         missed["lesions"].control,
         temperature,
