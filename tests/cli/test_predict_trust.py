@@ -94,6 +94,24 @@ def test_flagged_cases_are_named(predict):
     assert f"look at phantom_000: {record['reason']}" in text
 
 
+def test_cases_may_be_flagged_by_votes(predict, bundle):
+    file = bundle / "bundle.json"
+    content = json.loads(file.read_text())
+    rule = {**content["abstention"], "score": "disagreement_of_votes"}
+    areas = {"entropy": 0.2, "agreement": 0.1}
+    flag = {"chosen": "agreement", "aurc": areas, "cases": 9, "votes": 2, "rule": rule}
+    file.write_text(json.dumps({**content, "flag": flag}))
+    text, written = predict("--tta")
+    record = written["cases"]["phantom_000"]
+    assert (record["flag"], record["votes"]) == ("agreement", 2)
+    assert record["score"] == pytest.approx(1 - record["agreement"])
+    assert f"look at phantom_000: {record['reason']}" in text
+    _, written = predict("--no-tta")
+    record = written["cases"]["phantom_000"]
+    assert record["flag"] == "entropy"
+    assert "agreement" not in record
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -20,6 +20,7 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.detection.pair import Detection, detected
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals, joint_intervals
+from trivox.inference.doubt.flags import Flag
 from trivox.inference.doubt.kinds import SENSITIVE, Extras
 from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.inference.doubt.shift import CaseVolumes
@@ -113,6 +114,7 @@ def prediction_of(
     computed: Computed,
     scheme: LabelScheme,
     rule: Abstention | None,
+    flag: Flag | None,
     temperature: float,
     volumes: Sequence[VolumeIntervals | None],
     weighted: CaseVolumes | None,
@@ -134,6 +136,7 @@ def prediction_of(
         decision,
         scheme,
         rule,
+        flag=flag,
         unlike=computed.unlike,
         temperature=temperature,
         voxel_ml=computed.record.source.voxel_ml,

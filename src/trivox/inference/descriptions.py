@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from trivox.datasets.clinical.columns import ClinicalColumn
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
+from trivox.inference.doubt.flags import Flag
 from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.doubt.missed import MissedControl
 from trivox.inference.doubt.shift import VolumeCases, numbers_of_look
@@ -130,7 +131,8 @@ class LabelDescription(BundleDescription):
 
     mirror_axes: along which copies are mirrored and averaged unless told otherwise;
     may_mirror: along which they may be at all; temperature: probabilities are those of
-    logits divided by it; abstention: when to flag; likeness: what the training images
+    logits divided by it; abstention: when to flag by entropy; flag: whether that, or
+    how little votes agree, flags; likeness: what the training images
     looked like; volumes: how far true volumes lie from predicted ones; volume_cases:
     from what cases that was learnt; missed,
     missed_lesions: from what probability on few voxels, or lesions, are missed;
@@ -141,6 +143,7 @@ class LabelDescription(BundleDescription):
     later: ClassVar[tuple[str, ...]] = (
         "card",
         "may_mirror",
+        "flag",
         "volumes",
         "volume_cases",
         "missed",
@@ -155,6 +158,7 @@ class LabelDescription(BundleDescription):
     postprocessing: Postprocessing = Postprocessing()
     temperature: Temperature = 1.0
     abstention: Abstention | None = None
+    flag: Flag | None = None
     likeness: Likeness | None = None
     volumes: VolumeIntervals | None = None
     volume_cases: VolumeCases | None = None

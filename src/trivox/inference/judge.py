@@ -16,6 +16,7 @@ from trivox.inference.decide import Decision, Poll, target_voxels
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention, foreground_entropy
 from trivox.inference.doubt.conformal import VolumeIntervals, joint_interval
+from trivox.inference.doubt.flags import Flag, ScoreName
 from trivox.inference.doubt.kinds import Sensitive
 from trivox.inference.doubt.likeness import Look, look_at
 from trivox.inference.doubt.shift import CaseVolumes
@@ -77,8 +78,9 @@ class SensitiveTarget(TypedDict):
 class Judgement(TypedDict):
     """What stands in the record of a case, ready for JSON.
 
-    votes, agreement: where there were several; score: with a rule; unlike: where it is
-    known what training images look like; abstain, reason: with either; sensitive: where
+    votes, agreement: where there were several; score: with a rule, flag: what it is of,
+    entropy or 1 - agreement; unlike: where it is known what training images look like;
+    abstain, reason: with either; sensitive: where
     few voxels shall be missed, by target, in the order of the map.
     """
 
@@ -88,6 +90,7 @@ class Judgement(TypedDict):
     agreement: NotRequired[float | None]
     abstain: NotRequired[bool]
     score: NotRequired[float | None]
+    flag: NotRequired[ScoreName]
     unlike: NotRequired[list[str]]
     reason: NotRequired[str | None]
 
@@ -97,6 +100,7 @@ def judge(
     scheme: LabelScheme,
     rule: Abstention | None,
     *,
+    flag: Flag | None = None,
     unlike: Sequence[str] | None,
     temperature: float,
     voxel_ml: float,
@@ -105,7 +109,8 @@ def judge(
 ) -> Judgement:
     """What the record of a case says about its prediction.
 
-    unlike: of `unlike_training`; temperature: of the member that decides, where there
+    rule: by entropy; flag: by agreement of the votes, in its place; unlike: of
+    `unlike_training`; temperature: of the member that decides, where there
     is a single one; intervals: what each model knows of volumes; none: nothing; weighted:
     what is known by weighing validation cases.
     """
@@ -113,20 +118,26 @@ def judge(
     if intervals:
         _add_intervals(volumes, intervals, weighted, unlike=bool(unlike))
     judgement: Judgement = {"volumes": volumes}
-    poll = decision.poll
-    if poll is not None and len(poll.volumes) > 1:
-        judgement |= {"votes": len(poll.volumes), "agreement": poll.agreement}
+    if decision.votes > 1:
+        judgement |= {"votes": decision.votes, "agreement": decision.agreement}
     reasons: list[str] = []
     if unlike is not None:
         judgement["unlike"] = list(unlike)
         if unlike:
             reasons.append(f"not like the training images: {', '.join(unlike)}")
-    if rule is not None:
+    score: float | None
+    if flag is not None:
+        rule = flag.rule
+        agreement = decision.agreement if decision.raw.any() else None
+        score = None if agreement is None else 1 - agreement
+    elif rule is not None:
         score = doubt_in_foreground(
             decision, exclusive=scheme.exclusive, temperature=temperature
         )
+    if rule is not None:
         reason = rule.reason(score)
         judgement["score"] = score
+        judgement["flag"] = "entropy" if flag is None else "agreement"
         reasons += [] if reason is None else [reason]
     if rule is not None or unlike is not None:
         judgement |= {"abstain": bool(reasons), "reason": "; ".join(reasons) or None}

@@ -36,6 +36,7 @@ from trivox.inference.describe import (
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention, joint_rule
+from trivox.inference.doubt.flags import Flag, flag_of
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler, sampler_of
 from trivox.inference.doubt.shift import CaseVolumes
@@ -45,13 +46,14 @@ from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import (
     Member,
     WindowOptions,
-    computing,
     fitting_runtime,
     load_member,
     load_members,
     quickest,
     require_alike,
     require_scale_one,
+    require_scales,
+    settings_of,
 )
 from trivox.inference.prepare import Begun, begun_image, case_bytes
 from trivox.inference.read import read_image
@@ -61,9 +63,6 @@ from trivox.learning.runtime import Runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
-
-SCALES = (0.05, 20.0)
-"""Sizes at which structures may be looked at; beyond them no network knows them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +112,7 @@ class Predictor:
         `BundleError` for a damaged model, models that do not fit together, or
         `mc_samples` without any dropout.
         """
-        low, high = SCALES
-        if not scales or not all(low <= scale <= high for scale in scales):
-            raise RecipeError(
-                f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
-            )
+        require_scales(scales)
         if mc_samples < 0:
             raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
@@ -177,14 +172,8 @@ class Predictor:
     @property
     def settings(self) -> dict[str, object]:
         """What besides the weights decides a prediction, ready for JSON."""
-        windows = [member.windows for member in self.members]
-        rules = [each.postprocessing for each in self.descriptions]
         return {
-            "overlap": [each.overlap for each in windows],
-            "mirror_axes": [list(each.mirror_axes) for each in windows],
-            **computing(windows[0].engines[0]),
-            "postprocessing": [rule.model_dump(mode="json") for rule in rules],
-            "temperature": [member.temperature for member in self.members],
+            **settings_of(self.members, self.descriptions),
             "scales": list(self.scales),
             "mc_samples": self.members[0].passes,
             "seed": self.seed,
@@ -203,6 +192,12 @@ class Predictor:
     def abstention(self) -> Abstention | None:
         """When a case is flagged."""
         return joint_rule([each.abstention for each in self.descriptions])
+
+    @property
+    def flag(self) -> Flag | None:
+        """By how much votes agree, if that flags a case rather than entropy."""
+        usual = self.scales == (1.0,) and not self.members[0].passes
+        return flag_of(self.descriptions, self.votes) if usual else None
 
     # -- one image ---------------------------------------------------------------------
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
@@ -324,10 +319,14 @@ class Predictor:
         return replace(prediction, labels=labels, warnings=warnings)
 
     def _restored(self, computed: Computed, weighted: CaseVolumes | None) -> Prediction:
-        temperature = self.members[0].temperature
-        volumes = [each.volumes for each in self.descriptions]
         return prediction_of(
-            computed, self.labels, self.abstention, temperature, volumes, weighted
+            computed,
+            self.labels,
+            self.abstention,
+            self.flag,
+            self.members[0].temperature,
+            [each.volumes for each in self.descriptions],
+            weighted,
         )
 
     def _decide(
@@ -345,14 +344,14 @@ class Predictor:
             scheme=self.labels,
             voxel_mm3=record.source.voxel_ml * 1000,
         )
-        kinds = extras.uncertainty
         pollster = Pollster(
             self.members,
             self.labels,
-            kinds,
-            spread=bool(kinds or self.members[0].passes),
+            extras.uncertainty,
+            spread=bool(extras.uncertainty or self.members[0].passes),
             seed=self.seed,
             clean=clean,
+            compared=extras.compared or self.flag is not None,
         )
         return pollster.decide(
             cases,
@@ -366,7 +365,8 @@ class Predictor:
         """Where a single member decides, voxels are sampled for calibration or to know
         whether to flag the case.
         """
-        if len(self.members) > 1 or (reference is None and self.abstention is None):
+        unwanted = self.abstention is None or self.flag is not None
+        if len(self.members) > 1 or (reference is None and unwanted):
             return None
         return sampler_of(record, reference, self.labels)
 

@@ -79,10 +79,25 @@ CheckedRule = Annotated[
 ]
 
 
+class FlagSection(TypedDict):
+    """Which score flags cases, `entropy` or `agreement` of the votes, by the areas under
+    their risk-coverage curves (aurc) over so many cases; rule: of agreement.
+    """
+
+    chosen: str
+    aurc: dict[str, Number]
+    best: Number
+    random: Number
+    cases: Count
+    votes: Count
+    rule: CheckedRule
+
+
 class CalibrationSection(CalibrationMeasures):
     """The temperature, what it does, and how well doubt points at poor cases.
 
-    abstention: the rule by which cases are flagged, None if there is none.
+    abstention: the rule by which entropy flags cases, None if there is none; flag:
+    whether it or the agreement of votes does, where validation had several.
     """
 
     temperature: Number
@@ -91,6 +106,7 @@ class CalibrationSection(CalibrationMeasures):
     voxels: Count
     doubt: DoubtSection
     abstention: CheckedRule | None
+    flag: NotRequired[FlagSection]
     convention: dict[str, str]
 
 

@@ -41,7 +41,8 @@ class Extras:
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
     clinical: what is known of the cases beside their images; sensitive: for a
     map in which few voxels or lesions are missed; cohort: for intervals of volumes from
-    validation cases that are weighed.
+    validation cases that are weighed; compared: whether the votes of a model are
+    compared though no doubt is asked for.
     """
 
     probabilities: bool = False
@@ -52,6 +53,7 @@ class Extras:
     clinical: ClinicalTable | None = None
     sensitive: Sensitive | None = None
     cohort: Cohort | None = None
+    compared: bool = False
 
     @property
     def maps(self) -> tuple[str, ...]:

@@ -117,6 +117,7 @@ def finish_labels(
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
+        flag=validation.trust.flag,
         likeness=learn_likeness(
             list(looks.values()),
             channels=prepared.plan.channels,

@@ -4,7 +4,7 @@ files, as a user would predict them.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,7 @@ from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.inference.doubt.lesion_voxels import LesionSample
 from trivox.inference.doubt.missed import MissedControl
@@ -259,7 +260,7 @@ def _predict_held_out(
         part = [name for name in folds.held_out(fold) if name in lessons]
         if not part:
             continue
-        predictor = fold_predictor(folds, fold)
+        predictor = fold_predictor(folds, fold, compared=True)
         for name in console.track(part, len(part), f"validating fold {fold}"):
             lessons[name].append(_lesson(folds, fold, name, predictor, out))
     return list(lessons.values())
@@ -293,6 +294,7 @@ def _lesson(
         evidence.dice,
         reference,
         cases=len(folds.pairs),
+        trust=prediction.trust,
     )
     return Lesson(fold, name, classes, evidence, sample)
 
@@ -332,9 +334,13 @@ def _file(out: Path, name: str) -> Path:
     return out / "predictions" / f"{name}.nii.gz"
 
 
-def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
+def fold_predictor(
+    folds: TrainedFolds, fold: str, *, compared: bool = False
+) -> Predictor:
     """A predictor of one fold's weights alone, without postprocessing; for classes with
     that fold's classifier, if it was fitted already.
+
+    compared: whether its votes, mirrored copies, are, where there are several.
     """
     recipe = folds.recipe
     description = LabelDescription(
@@ -345,13 +351,14 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
         classification=folds.classes,
     )
     classifier = folds.classifiers.get(fold)
-    return Predictor.of(
+    predictor = Predictor.of(
         description,
         [folds.weights[fold]],
         make_runtime(folds.device, recipe.precision),
         classifiers=[] if classifier is None else [classifier],
         read_everything=True,
     )
+    return replace(predictor, extras=Extras(compared=compared))
 
 
 def _indices(case: Case, scheme: LabelScheme, grid: Volume) -> Volume:
