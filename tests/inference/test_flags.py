@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from trivox.inference import decide
 from trivox.inference.bundle import read_bundle
 from trivox.inference.decide import Pollster
 from trivox.inference.doubt.flags import Flag, flag_of
@@ -107,6 +108,14 @@ def test_where_votes_are_not_those_of_validation_entropy_flags(predictor, setup,
     assert trust["flag"] == "entropy"
     plain = made(predictor, setup, abstention=RULE).predict_volume(IMAGE).trust
     assert trust == plain
+
+
+def test_votes_that_would_take_much_memory_are_not_compared(predictor, monkeypatch):
+    model = made(predictor, "mirrored", abstention=RULE, flag=flag())
+    plain = made(predictor, "mirrored", abstention=RULE).predict_volume(IMAGE).trust
+    monkeypatch.setattr(decide, "COMPARED_BYTES", 1000)
+    assert model.predict_volume(IMAGE).trust == plain
+    assert plain["flag"] == "entropy"
 
 
 class Counting(Blurred):

@@ -8,6 +8,7 @@ scales) decide by the mean of their calibrated probabilities. Doubt is measured 
 single votes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,10 @@ from trivox.inference.restore import Sampler, restore, restored_logits
 from trivox.inference.windows import BESIDE, Slab, SlidingWindows
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.volume import Array
+
+FLOAT_BYTES = 4
+COMPARED_BYTES = 2**30
+"""Of memory that comparing votes may take where nothing else is wanted of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +101,7 @@ class Pollster:
 
         def decided(lean: bool) -> Decision:
             members = [member.spared(lean) for member in self.members]
-            several = len(self.members[0].votes()) > 1
-            spread = self.spread or (detailed and self.compared and several)
+            spread = self.spread or (detailed and self.compares(cases[0].record))
             pollster = replace(self, members=members, spread=spread)
             return pollster.decide_once(cases, sampler(), detailed=detailed)
 
@@ -119,7 +123,7 @@ class Pollster:
             raw = poll.labels
             votes = len(poll.volumes)
             agreement = poll.agreement
-        elif self.compared and len(self.members[0].votes()) > 1:
+        elif self.compares(cases[0].record):
             raw, agreement = self.compare(cases[0], sampler)
             votes = len(self.members[0].votes())
         else:
@@ -127,6 +131,18 @@ class Pollster:
             raw = label_case(slabs, cases[0].record, self.scheme, sampler)
         sample = None if sampler is None else sampler.sample()
         return Decision(raw, self.clean(raw), poll, sample, votes, agreement)
+
+    def compares(self, record: GridRecord) -> bool:
+        """Whether the votes of a single member are compared: there are several, and what
+        that takes beside the lean way is little memory.
+        """
+        if not self.compared or len(self.members[0].votes()) < 2:
+            return False
+        labels = len(self.scheme.values) - 1
+        logits = FLOAT_BYTES * self.scheme.output_channels * math.prod(record.shape)
+        return (
+            logits + Agreement.bytes_of(labels, record.cropped_shape) <= COMPARED_BYTES
+        )
 
     def compare(
         self, case: PreparedCase, sampler: Sampler | None = None

@@ -126,6 +126,8 @@ def judge(
         if unlike:
             reasons.append(f"not like the training images: {', '.join(unlike)}")
     score: float | None
+    if flag is not None and decision.votes != flag.votes:
+        flag = None  # they would have taken too much memory
     if flag is not None:
         rule = flag.rule
         agreement = decision.agreement if decision.raw.any() else None

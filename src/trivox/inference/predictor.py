@@ -365,8 +365,7 @@ class Predictor:
         """Where a single member decides, voxels are sampled for calibration or to know
         whether to flag the case.
         """
-        unwanted = self.abstention is None or self.flag is not None
-        if len(self.members) > 1 or (reference is None and unwanted):
+        if len(self.members) > 1 or (reference is None and self.abstention is None):
             return None
         return sampler_of(record, reference, self.labels)
 
