@@ -16,7 +16,6 @@ from trivox.cli.options import (
     Epochs,
     MemoryGb,
     Minutes,
-    NamedTask,
     Network,
     Out,
     PatchSize,
@@ -33,6 +32,7 @@ from trivox.config.choices import (
     BratsFormat,
     CheckpointName,
     ClassFoldersFormat,
+    TaskName,
     ViewFormat,
 )
 from trivox.errors import DataError, visible
@@ -285,7 +285,7 @@ def check(
 def plan(
     dataset: DatasetPath,
     out: Out = Path("plan.json"),
-    task: NamedTask = None,
+    task: Annotated[TaskName | None, option("plan", "task")] = None,
     classes: Classes = None,
     preset: Preset = None,
     recipe: RecipeName = None,
@@ -345,7 +345,7 @@ def plan(
 def preprocess(
     dataset: DatasetPath,
     out: Out,
-    task: NamedTask = None,
+    task: Annotated[TaskName | None, option("plan", "task")] = None,
     classes: Classes = None,
     plan: Annotated[Path | None, option("preprocess", "plan")] = None,
     preset: Preset = None,

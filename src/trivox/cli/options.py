@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trivox.config.choices import PresetName, TaskName
+from trivox.config.choices import PresetName
 from trivox.verbs.texts import text
 
 
@@ -22,7 +22,6 @@ def argument(verb: str, name: str, **settings: Any) -> Any:
 
 
 DatasetPath = Annotated[Path, argument("train", "dataset")]
-NamedTask = Annotated[TaskName | None, option("plan", "task")]
 Classes = Annotated[Path | None, option("train", "classes")]
 Out = Annotated[Path, option("predict", "out")]
 Device = Annotated[str, option("train", "device")]

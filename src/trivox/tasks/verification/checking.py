@@ -31,10 +31,11 @@ from trivox.inference.bundle import read_any_bundle
 from trivox.inference.folder import predict_cases
 from trivox.sources import source_of
 from trivox.tasks.console import Console
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.tasks.origin import differences as changes_since
 from trivox.tasks.origin import read_origin
 from trivox.tasks.stages import FOLDS
-from trivox.tasks.task import EvaluateOptions, ModelTask, PredictOptions
+from trivox.tasks.task import ModelTask
 from trivox.volumes.formats import read_volume
 
 AnyTask = ModelTask[Any, Any]
