@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trivox.optional import optional_library
+from trivox.repeating import repeating
 
 POWERCAP = Path("/sys/class/powercap")
 ZONES = "intel-rapl:*"
@@ -146,16 +147,5 @@ def polled(counter: Counter | None, *, every: float = POLLING) -> Iterator[None]
     if counter is None:
         yield
         return
-    over = threading.Event()
-
-    def poll() -> None:
-        while not over.wait(every):
-            counter.joules()
-
-    thread = threading.Thread(target=poll, name="trivox-energy", daemon=True)
-    thread.start()
-    try:
+    with repeating(counter.joules, every=every, thread_name="trivox-energy"):
         yield
-    finally:
-        over.set()
-        thread.join()
