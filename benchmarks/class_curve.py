@@ -35,6 +35,8 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import fit_classifier
 
+from _held_out import fold_of  # isort: skip
+
 Array = np.ndarray
 SCORES = ("auc", "macro_f1")
 
@@ -56,11 +58,6 @@ class Measured:
     expected: Array
     classes: tuple[str, ...]
     source: str
-
-
-def fold_of(run: Path) -> int:
-    """The fold that a run trained."""
-    return int(read_json(run / "run.json")["fold"])
 
 
 def measured(run: Path, cache: Path | None) -> Measured:

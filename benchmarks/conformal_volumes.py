@@ -7,13 +7,11 @@ Folds: learnt on four folds and asked of the fifth, where a run has several. Wid
 what factor the upper bound is above the lower one.
 """
 
-import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.intervals import wilson_interval
@@ -21,22 +19,26 @@ from trivox.files import read_json
 from trivox.inference.doubt.conformal import band_of, held_by_others, log_ratios
 from trivox.planning.plan import read_plan
 
-Floats = NDArray[np.float64]
+from _held_out import (  # isort: skip
+    REPEATS,
+    Floats,
+    given_runs,
+    halvings,
+    percent,
+    show_header,
+    show_row,
+)
 
-REPEATS = 400
 
-
-def halves(ratios: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def halves(ratios: Floats) -> tuple[Floats, Floats]:
     """Coverage and width of each repeat; NaN where a half is too small."""
     coverage = np.full(REPEATS, np.nan)
     width = np.full(REPEATS, np.nan)
-    for repeat in range(REPEATS):
-        order = rng.permutation(len(ratios))
-        middle = len(ratios) // 2
-        band = band_of(ratios[order[:middle]])
+    for repeat, (learnt, asked) in enumerate(halvings(len(ratios))):
+        band = band_of(ratios[learnt])
         if band is None:
             continue
-        rest = ratios[order[middle:]]
+        rest = ratios[asked]
         coverage[repeat] = np.mean((rest >= band.low) & (rest <= band.high))
         width[repeat] = math.exp(band.high - band.low)
     return coverage, width
@@ -64,7 +66,7 @@ def show(run: Path) -> None:
             for row in cases.values()
         ]
         ratios = log_ratios(pairs, offset_ml)
-        coverage, width = halves(ratios, np.random.default_rng(0))
+        coverage, width = halves(ratios)
         by_fold = "one fold"
         if len(set(folds.values())) > 1:
             named = dict(zip(cases, ratios.tolist(), strict=True))
@@ -76,26 +78,29 @@ def show(run: Path) -> None:
             )
         in_halves = "too few cases"
         if np.isfinite(coverage).all():
-            mean = 100 * coverage.mean()
-            in_halves = f"{mean:.1f} +- {100 * coverage.std():.1f}"
+            in_halves = percent(coverage)
         bias = math.exp(-float(np.median(ratios)))
-        print(
-            f"| {run.name}: {target} | {len(ratios)} | {bias:.2f} | "
-            f"{in_halves} | {by_fold} | {np.median(width):.2f} |",
-            flush=True,
+        show_row(
+            f"{run.name}: {target}",
+            len(ratios),
+            f"{bias:.2f}",
+            in_halves,
+            by_fold,
+            f"{np.median(width):.2f}",
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    given = parser.parse_args()
-    print(
-        "| run: target | cases | predicted over true volume, median | "
-        "held in halves (percent +- sd) | held by fold (percent, 95 %) | width |"
+    runs = given_runs(__doc__)
+    show_header(
+        "run: target",
+        "cases",
+        "predicted over true volume, median",
+        "held in halves (percent +- sd)",
+        "held by fold (percent, 95 %)",
+        "width",
     )
-    print("|---|---|---|---|---|---|")
-    for run in given.runs:
+    for run in runs:
         show(run)
 
 
