@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.files import read_json
+from trivox.datasets.splits import read_folds
+from trivox.tasks.stages import read_run
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -29,12 +30,12 @@ def given_runs(description: str | None) -> list[Path]:
 
 def fold_of(run: Path) -> int:
     """The fold that a run trained."""
-    return int(read_json(run / "run.json")["fold"])
+    return int(read_run(run).fold)
 
 
 def held_out(run: Path) -> list[Case]:
     """The cases that the fold of a run has not seen."""
-    names = read_json(run / "splits.json")[fold_of(run)]["validation"]
+    names = read_folds(run)[fold_of(run)].validation
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
     return [cases[name] for name in names]
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.datasets.splits import read_folds
 from trivox.evaluation.metrics.claims import false_claim_of_draws
 from trivox.evaluation.metrics.class_intervals import difference_interval
 from trivox.evaluation.metrics.classification import ClassPredictions, ClassScores
@@ -65,9 +66,9 @@ def measured(run: Path, cache: Path | None) -> Measured:
     network.
     """
     dataset = read_saved_dataset(run / "dataset.json")
-    split = read_json(run / "splits.json")[fold_of(run)]
+    split = read_folds(run)[fold_of(run)]
     cases = {case.name: case for case in dataset.cases}
-    known = [name for name in split["validation"] if cases[name].class_name is not None]
+    known = [name for name in split.validation if cases[name].class_name is not None]
     file = None if cache is None else cache / f"{run.resolve().name}.json"
     if file is None or not file.is_file():
         looked_at = held_out_features(run, [cases[name] for name in known])
@@ -86,7 +87,7 @@ def measured(run: Path, cache: Path | None) -> Measured:
             {name: looked_at["cases"][name] for name in known},
             np.array([dataset.classes.index(cases[name].class_name) for name in known]),
             dataset.classes,
-            split["from"],
+            split.source,
         )
 
 

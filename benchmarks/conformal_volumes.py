@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trivox.datasets.splits import read_folds
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.intervals import wilson_interval
-from trivox.files import read_json
 from trivox.inference.doubt.conformal import band_of, held_by_others, log_ratios
 from trivox.planning.plan import read_plan
 
@@ -47,8 +47,8 @@ def halves(ratios: Floats) -> tuple[Floats, Floats]:
 def folds_of(run: Path, cases: Mapping[str, object]) -> dict[str, str]:
     """The fold that held each case out."""
     folds = {}
-    for number, split in enumerate(read_json(run / "splits.json")):
-        for name in split["validation"]:
+    for number, split in enumerate(read_folds(run)):
+        for name in split.validation:
             if name in cases:
                 folds[name] = str(number)
     return folds
