@@ -13,19 +13,17 @@ principal component of the images' looks or the logarithm of the true volume, bo
 standardised; 60 times, seeded.
 """
 
-import argparse
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.datasets.splits import read_folds
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.intervals import wilson_interval
-from trivox.files import read_json
 from trivox.inference.doubt.conformal import (
     VolumeBand,
     band_of,
@@ -42,9 +40,16 @@ from trivox.inference.judge import look_of
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import read_plan
 
-Floats = NDArray[np.float64]
+from _held_out import (  # isort: skip
+    REPEATS,
+    Floats,
+    halvings,
+    parser_of_runs,
+    percent,
+    show_header,
+    show_row,
+)
 
-REPEATS = 400
 COHORTS = 60
 STRENGTHS = (0.0, 1.0, 2.0)
 
@@ -62,17 +67,15 @@ class Shifted(NamedTuple):
     without: float
 
 
-def halves(ratios: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def halves(ratios: Floats) -> tuple[Floats, Floats]:
     """Coverage and width of each repeat; NaN where a half is too small."""
     coverage = np.full(REPEATS, np.nan)
     width = np.full(REPEATS, np.nan)
-    for repeat in range(REPEATS):
-        order = rng.permutation(len(ratios))
-        middle = len(ratios) // 2
-        band = band_of(ratios[order[:middle]])
+    for repeat, (learnt, asked) in enumerate(halvings(len(ratios))):
+        band = band_of(ratios[learnt])
         if band is None:
             continue
-        rest = ratios[order[middle:]]
+        rest = ratios[asked]
         coverage[repeat] = np.mean((rest >= band.low) & (rest <= band.high))
         width[repeat] = math.exp(band.high - band.low)
     return coverage, width
@@ -81,8 +84,8 @@ def halves(ratios: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
 def folds_of(run: Path, cases: Mapping[str, object]) -> dict[str, str]:
     """The fold that held each case out."""
     folds = {}
-    for number, split in enumerate(read_json(run / "splits.json")):
-        for name in split["validation"]:
+    for number, split in enumerate(read_folds(run)):
+        for name in split.validation:
             if name in cases:
                 folds[name] = str(number)
     return folds
@@ -173,15 +176,14 @@ def show_shift(run: Path) -> None:
                     ]
                 )
                 mean = Shifted(*drawn.mean(axis=0))
-                spread = Shifted(*drawn.std(axis=0))
-                print(
-                    f"| {run.name}: {target} | {kind if strength else 'none'}, "
-                    f"{strength:g} | {100 * mean.plain:.1f} +- {100 * spread.plain:.1f} "
-                    f"| {100 * mean.weighted:.1f} +- {100 * spread.weighted:.1f} | "
-                    f"{math.exp(mean.width):.3g}, {math.exp(mean.weighted_width):.3g} | "
-                    f"{mean.effective:.0f} of {len(ratios) // 2} | "
-                    f"{100 * mean.without:.0f} |",
-                    flush=True,
+                show_row(
+                    f"{run.name}: {target}",
+                    f"{kind if strength else 'none'}, {strength:g}",
+                    percent(drawn[:, 0]),
+                    percent(drawn[:, 1]),
+                    f"{math.exp(mean.width):.3g}, {math.exp(mean.weighted_width):.3g}",
+                    f"{mean.effective:.0f} of {len(ratios) // 2}",
+                    f"{100 * mean.without:.0f}",
                 )
 
 
@@ -197,7 +199,7 @@ def show(run: Path) -> None:
             for row in cases.values()
         ]
         ratios = log_ratios(pairs, offset_ml)
-        coverage, width = halves(ratios, np.random.default_rng(0))
+        coverage, width = halves(ratios)
         by_fold = "one fold"
         if len(set(folds.values())) > 1:
             named = dict(zip(cases, ratios.tolist(), strict=True))
@@ -209,36 +211,43 @@ def show(run: Path) -> None:
             )
         in_halves = "too few cases"
         if np.isfinite(coverage).all():
-            mean = 100 * coverage.mean()
-            in_halves = f"{mean:.1f} +- {100 * coverage.std():.1f}"
+            in_halves = percent(coverage)
         bias = math.exp(-float(np.median(ratios)))
-        print(
-            f"| {run.name}: {target} | {len(ratios)} | {bias:.2f} | "
-            f"{in_halves} | {by_fold} | {np.median(width):.2f} |",
-            flush=True,
+        show_row(
+            f"{run.name}: {target}",
+            len(ratios),
+            f"{bias:.2f}",
+            in_halves,
+            by_fold,
+            f"{np.median(width):.2f}",
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--shift", action="store_true")
     given = parser.parse_args()
     if given.shift:
-        print(
-            "| run: target | shift, strength | held without weights (percent +- sd) | "
-            "with weights | widths | validation cases left | without weights after all "
-            "(percent) |"
+        show_header(
+            "run: target",
+            "shift, strength",
+            "held without weights (percent +- sd)",
+            "with weights",
+            "widths",
+            "validation cases left",
+            "without weights after all (percent)",
         )
-        print("|---|---|---|---|---|---|---|")
         for run in given.runs:
             show_shift(run)
         return
-    print(
-        "| run: target | cases | predicted over true volume, median | "
-        "held in halves (percent +- sd) | held by fold (percent, 95 %) | width |"
+    show_header(
+        "run: target",
+        "cases",
+        "predicted over true volume, median",
+        "held in halves (percent +- sd)",
+        "held by fold (percent, 95 %)",
+        "width",
     )
-    print("|---|---|---|---|---|---|")
     for run in given.runs:
         show(run)
 

@@ -10,7 +10,6 @@ on a random half of the cases, as training chooses which one flags, asked of the
 half, 400 times, seeded.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from trivox.datasets.dataset import Case
-from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
 from trivox.evaluation.metrics.calibration import rank_correlation, risk_coverage
-from trivox.files import read_json
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.rule_trials import candidate_dice
 from trivox.volumes.formats import read_labels
 
+from _held_out import given_runs, held_out, show_header, show_row  # isort: skip
 from trust import DAMAGES  # isort: skip
 
 AS_IT_IS = "as it is"
@@ -43,14 +41,6 @@ class Answer(NamedTuple):
     entropy: float
     disagreement: float
     dice: float
-
-
-def held_out(run: Path) -> list[Case]:
-    """The cases that the fold of a run has not seen."""
-    fold = int(read_json(run / "run.json")["fold"])
-    names = read_json(run / "splits.json")[fold]["validation"]
-    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    return [cases[name] for name in names]
 
 
 def loaded(runs: Sequence[Path], *, mirror: bool | None = None) -> Predictor:
@@ -121,30 +111,36 @@ def show(title: str, answers: Sequence[Answer]) -> None:
         gains.append(by_score[0] - by_score[1])
     low, high = np.quantile(gains, [0.025, 0.975])
     *in_halves, often = halves(table)
-    print(
-        f"| {title} | {len(table)} | {areas[0]['best']:.4f} | {areas[0]['random']:.4f} | "
-        f"{areas[0]['aurc']:.4f} | {areas[1]['aurc']:.4f} | "
-        f"{areas[0]['aurc'] - areas[1]['aurc']:+.4f} [{low:+.4f}, {high:+.4f}] | "
-        f"{ranks[0]:.2f}, {ranks[1]:.2f} | "
-        f"{', '.join(f'{area:.4f}' for area in in_halves)} ({100 * often:.0f} %) |",
-        flush=True,
+    show_row(
+        title,
+        len(table),
+        f"{areas[0]['best']:.4f}",
+        f"{areas[0]['random']:.4f}",
+        f"{areas[0]['aurc']:.4f}",
+        f"{areas[1]['aurc']:.4f}",
+        f"{areas[0]['aurc'] - areas[1]['aurc']:+.4f} [{low:+.4f}, {high:+.4f}]",
+        f"{ranks[0]:.2f}, {ranks[1]:.2f}",
+        f"{', '.join(f'{area:.4f}' for area in in_halves)} ({100 * often:.0f} %)",
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    runs = parser.parse_args().runs
+    runs = given_runs(__doc__)
     torch.set_num_threads(1)
     voters = {"mirrored copies": loaded(runs[:1], mirror=True)}
     if len(runs) > 1:
         voters[f"{len(runs)} networks"] = loaded(runs)
-    print(
-        "| votes, cases | n | best | random | AURC entropy | AURC 1 - pairwise Dice | "
-        "entropy minus pairwise | Spearman with Dice | halves: entropy, 1 - pairwise, "
-        "chosen (1 - pairwise in) |"
+    show_header(
+        "votes, cases",
+        "n",
+        "best",
+        "random",
+        "AURC entropy",
+        "AURC 1 - pairwise Dice",
+        "entropy minus pairwise",
+        "Spearman with Dice",
+        "halves: entropy, 1 - pairwise, chosen (1 - pairwise in)",
     )
-    print("|---|---|---|---|---|---|---|---|---|")
     cases = held_out(runs[0])
     for name, predictor in voters.items():
         plain = [asked(predictor, case, AS_IT_IS) for case in cases]

@@ -9,28 +9,31 @@ missed where none of its voxels is marked; alarms are components of what is mark
 meet no lesion, counted for every tenth halving.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import maximum
 
-from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels, read_reference
 from trivox.evaluation.metrics.components import label_components, meetings
-from trivox.files import read_json
 from trivox.inference.doubt.missed import missed_share, threshold_of
 from trivox.inference.predictor import Predictor
 from trivox.volumes.volume import Array
 
-Floats = NDArray[np.float64]
+from _held_out import (  # isort: skip
+    Floats,
+    given_runs,
+    halvings,
+    held_out,
+    percent,
+    show_header,
+    show_row,
+)
 
 LEVELS = (0.05, 0.1, 0.2)
-REPEATS = 400
 EVERY = 10
 
 
@@ -54,10 +57,7 @@ def scans_of(run: Path) -> Iterator[dict[str, Scan]]:
     """What a run says of each held-out case, by target."""
     predictor = Predictor.load(run, device="cpu")
     scheme = predictor.labels
-    fold = int(read_json(run / "run.json")["fold"])
-    names = read_json(run / "splits.json")[fold]["validation"]
-    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    for case in (cases[name] for name in names):
+    for case in held_out(run):
         volume = read_channels(case, channels=len(predictor.channels))
         chance = predictor.predict_volume(volume, probabilities=True).probabilities
         reference = scheme.encode(read_reference(case, scheme, volume).array[0])
@@ -104,16 +104,12 @@ class Measured(NamedTuple):
 
 def halves(scans: list[Scan], level: float, what: str) -> Measured:
     """What thresholds of one half do in the other."""
-    rng = np.random.default_rng(0)
     missed, sizes, false = [], [], []
-    for repeat in range(REPEATS):
-        order = rng.permutation(len(scans))
-        middle = len(scans) // 2
-        learnt = [scans[place].of(what) for place in order[:middle]]
-        threshold = threshold_of(learnt, level)
+    for repeat, (learnt, asked) in enumerate(halvings(len(scans))):
+        threshold = threshold_of([scans[place].of(what) for place in learnt], level)
         if threshold is None:
             break
-        others = [scans[place] for place in order[middle:]]
+        others = [scans[place] for place in asked]
         missed.append(
             np.mean([missed_share(each.of(what), threshold) for each in others])
         )
@@ -141,32 +137,37 @@ def show_target(title: str, known: list[Scan], what: str) -> None:
     false = np.mean([alarms(each, 0.5) for each in known])
     for level in LEVELS:
         measured = halves(known, level, what)
-        said = "too few cases | | "
+        said = ["too few cases", "", ""]
         if measured.missed.size:
-            said = (
-                f"{100 * measured.missed.mean():.1f} +- "
-                f"{100 * measured.missed.std():.1f} | {measured.sizes.mean():.2f} | "
-                f"{measured.alarms.mean():.1f}"
-            )
-        print(
-            f"| {title} | {len(known)} | {count} | {100 * usual:.1f}, {false:.1f} | "
-            f"{100 * level:.0f} | {said} |",
-            flush=True,
+            said = [
+                percent(measured.missed),
+                f"{measured.sizes.mean():.2f}",
+                f"{measured.alarms.mean():.1f}",
+            ]
+        show_row(
+            title,
+            len(known),
+            count,
+            f"{100 * usual:.1f}, {false:.1f}",
+            f"{100 * level:.0f}",
+            *said,
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    given = parser.parse_args()
+    runs = given_runs(__doc__)
     torch.set_num_threads(1)
-    print(
-        "| run: target, what | cases | of them in all | at 0.5: missed (percent), alarms a "
-        "case | allowed | missed in the other half (percent +- sd) | marked over true "
-        "voxels | alarms a case |"
+    show_header(
+        "run: target, what",
+        "cases",
+        "of them in all",
+        "at 0.5: missed (percent), alarms a case",
+        "allowed",
+        "missed in the other half (percent +- sd)",
+        "marked over true voxels",
+        "alarms a case",
     )
-    print("|---|---|---|---|---|---|---|---|")
-    for run in given.runs:
+    for run in runs:
         show(run)
 
 
