@@ -10,6 +10,11 @@ from trivox.exporting.calibration import calibration_windows
 from trivox.exporting.networks import write_onnx
 from trivox.inference.engines.graph import graph_of
 from trivox.inference.engines.runtimes import openvino_engine
+from trivox.inference.engines.split import (
+    SplitEngine,
+    narrowing_layer,
+    without_last,
+)
 from trivox.inference.predictor import Predictor
 
 KINDS = (
@@ -39,10 +44,13 @@ def predictor_of(kind: str, model: Path, calibration: Sequence[Case]) -> Predict
     with tempfile.TemporaryDirectory() as name:
         for by_torch in member.windows.engines:
             stem = Path(name) / "network"
-            graph = graph_of(
-                by_torch.network, channels=len(plan.inputs), patch=plan.patch_size
+            layer = narrowing_layer(by_torch.network)
+            network = (
+                by_torch.network if layer is None else without_last(by_torch.network)
             )
+            graph = graph_of(network, channels=len(plan.inputs), patch=plan.patch_size)
             graph = write_onnx(graph, plan, stem, "int8", windows).read_bytes()
-            engines.append(openvino_engine(graph, shape=shape, precision="int8"))
+            engine = openvino_engine(graph, shape=shape, precision="int8")
+            engines.append(engine if layer is None else SplitEngine(engine, layer))
     small = replace(member.windows, engines=engines)
     return replace(predictor, members=(replace(member, windows=small),))

@@ -27,6 +27,7 @@ from scipy.ndimage import gaussian_filter
 
 from _engines import predictor_of
 from _measure import Race, cells, equal_share, header, timed
+from _peak import multiplying_rates
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.importing.nnunet import nnunet_name
@@ -35,6 +36,7 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.windows import window_starts
 from trivox.learning.losses.fused import dice_cross_entropy
 from trivox.learning.runtime import cpu_has_bf16
+from trivox.networks.counting import count_operations
 from trivox.networks.registry import build_network
 from trivox.networks.unet import UNet
 from trivox.planning.memory import forecast_memory
@@ -335,6 +337,8 @@ def compare(
             for n, p in zip(resampled, plan.patch_size, strict=True)
         ]
     )
+    if "openvino bf16" in kinds:
+        show_bound(plan, int(windows), best["theirs"].cpu)
     for kind in kinds:
         engine = predictors[kind].members[0].windows.engines[0]
         precision = f"{engine.name} {engine.precision}"
@@ -347,6 +351,30 @@ def compare(
             f"{equal_share(labels[kind], labels['theirs-fp32']):.5f} to nnU-Net with "
             "fp32 sums, which equals nnU-Net as it is by "
             f"{equal_share(labels['theirs'], labels['theirs-fp32']):.5f}",
+        )
+
+
+def show_bound(plan: Plan, windows: int, theirs: float) -> None:
+    """What the network's own operations would take if all of them went as fast as
+    products of large matrices.
+    """
+    counted = count_operations(
+        plan.network,
+        plan.topology,
+        len(plan.channels),
+        plan.labels.output_channels,
+        plan.patch_size,
+    )
+    operations = 1e9 * counted["gflop"] * windows
+    print(
+        f"the network: {operations / 1e12:.2f} TFLOP in {windows} windows", flush=True
+    )
+    for precision, rate in multiplying_rates().items():
+        seconds = operations / rate
+        print(
+            f"  {precision} at the {rate / 1e9:.0f} GFLOP/s of matrices of this CPU: "
+            f"{seconds:.1f} s, {theirs / seconds:.1f}x",
+            flush=True,
         )
 
 

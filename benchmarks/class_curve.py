@@ -26,6 +26,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.datasets.splits import read_folds
 from trivox.evaluation.metrics.claims import false_claim_of_draws
 from trivox.evaluation.metrics.class_intervals import difference_interval
 from trivox.evaluation.metrics.classification import ClassPredictions, ClassScores
@@ -34,6 +35,8 @@ from trivox.files import read_json, write_json
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import fit_classifier
+
+from _held_out import fold_of  # isort: skip
 
 Array = np.ndarray
 SCORES = ("auc", "macro_f1")
@@ -58,19 +61,14 @@ class Measured:
     source: str
 
 
-def fold_of(run: Path) -> int:
-    """The fold that a run trained."""
-    return int(read_json(run / "run.json")["fold"])
-
-
 def measured(run: Path, cache: Path | None) -> Measured:
     """Features of the training cases from the run, of the held-out ones from its
     network.
     """
     dataset = read_saved_dataset(run / "dataset.json")
-    split = read_json(run / "splits.json")[fold_of(run)]
+    split = read_folds(run)[fold_of(run)]
     cases = {case.name: case for case in dataset.cases}
-    known = [name for name in split["validation"] if cases[name].class_name is not None]
+    known = [name for name in split.validation if cases[name].class_name is not None]
     file = None if cache is None else cache / f"{run.resolve().name}.json"
     if file is None or not file.is_file():
         looked_at = held_out_features(run, [cases[name] for name in known])
@@ -89,7 +87,7 @@ def measured(run: Path, cache: Path | None) -> Measured:
             {name: looked_at["cases"][name] for name in known},
             np.array([dataset.classes.index(cases[name].class_name) for name in known]),
             dataset.classes,
-            split["from"],
+            split.source,
         )
 
 

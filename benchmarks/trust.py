@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
 from trivox.evaluation.metrics.calibration import rank_correlation
 from trivox.files import read_json
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.rule_trials import candidate_dice
 from trivox.volumes.formats import read_labels
+
+from _held_out import held_out  # isort: skip
 
 DAMAGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "as it is": lambda a, rng: a,
@@ -39,18 +40,15 @@ def damaged(
     without foreground are left out.
     """
     rng, scheme = np.random.default_rng(0), predictor.labels
-    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
     rows = []
-    for name in read_json(run / "splits.json")[
-        int(read_json(run / "run.json")["fold"])
-    ]["validation"]:
-        volume = read_channels(cases[name], channels=len(predictor.channels))
+    for case in held_out(run):
+        volume = read_channels(case, channels=len(predictor.channels))
         found = predictor.predict_volume(
             volume.with_array(change(volume.array, rng).astype(np.float32))
         )
         indices = [
             scheme.encode(labels.array[0])
-            for labels in (found.labels, read_labels(cases[name].label))
+            for labels in (found.labels, read_labels(case.label))
         ]
         dice = float(np.nanmean(candidate_dice(*indices, len(scheme.values) - 1)[0]))
         score = found.trust["score"]

@@ -15,25 +15,35 @@ from pydantic.json_schema import GenerateJsonSchema
 from trivox.config.recipe import Recipe
 from trivox.datasets.checks.findings import CheckFile
 from trivox.datasets.dataset import Dataset
+from trivox.datasets.layouts.manifest import Manifest
+from trivox.datasets.splits import SplitsFile
 from trivox.evaluation.folders.ranking import RankingFile
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.exporting.card import ExportCard
 from trivox.exporting.contract import Contract
+from trivox.importing.staging import ImportFile
 from trivox.inference.descriptions import LabelDescription, VolumeDescription
-from trivox.inference.zoo.release import Index
+from trivox.inference.zoo.release import FetchedFile, Index
+from trivox.learning.tracking import Record
+from trivox.learning.transfer import TransferFile
 from trivox.planning.cost import CostFile, ForecastFile
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.plan import ImagePlan, Plan
 from trivox.planning.volumes import VolumePlan
 from trivox.privacy.folder import DeidentifiedFile
 from trivox.projection.geometry_files import GeometryRecord
+from trivox.results.codes import CodesFile
+from trivox.results.measuring.rows import StatisticsFile
 from trivox.schema import FORMAT_VERSION
 from trivox.service.serve.api import review_schemas, schemas
 from trivox.service.serve.api.archives import schemas as archives
+from trivox.service.serve.api.review_schemas import ProvenanceFile
 from trivox.tasks.labels.explanation import ExplainFile
 from trivox.tasks.origin import RunOrigin
 from trivox.tasks.pretraining import PretrainingFile
+from trivox.tasks.reconstruction.prediction import ReconstructedFile
 from trivox.tasks.reconstruction.rendered import RenderedFile
+from trivox.tasks.stages import RunFile
 from trivox.tasks.verification.record import VerifiedFile
 from trivox.verbs.answers.base import ErrorAnswer
 from trivox.verbs.answers.documents import ANSWERS, answer_of
@@ -46,6 +56,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 FILES: dict[str, Any] = {
     "bundle": LabelDescription | VolumeDescription,
+    "codes": CodesFile,
     "contract": Contract,
     "dataset": Dataset,
     "explain": ExplainFile,
@@ -53,22 +64,31 @@ FILES: dict[str, Any] = {
     "fingerprint": Fingerprint,
     "geometry": GeometryRecord,
     "index": Index,
+    "manifest": Manifest,
     "metrics": MetricsFile,
     "plan": Plan | ImagePlan | VolumePlan,
     "predictions": PredictionsFile,
     "ranking": RankingFile,
+    "run": RunFile,
     "sources": RunOrigin,
+    "splits": SplitsFile,
 }
 """By the name of the file, without its ending."""
 STAMPED: dict[str, Any] = {
+    "case": ReconstructedFile,
     "check": CheckFile,
     "cost": CostFile,
     "deidentified": DeidentifiedFile,
     "demo": DemoFile,
+    "fetched": FetchedFile,
     "forecast": ForecastFile,
+    "import": ImportFile,
     "pretraining": PretrainingFile,
+    "provenance": ProvenanceFile,
     "recipe": Recipe,
     "rendered": RenderedFile,
+    "statistics": StatisticsFile,
+    "transfer": TransferFile,
     "verified": VerifiedFile,
 }
 """Likewise, of those whose model does not say their task and version."""
@@ -107,8 +127,8 @@ class Plain(GenerateJsonSchema):
 
 
 def all_schemas() -> dict[str, dict[str, Any]]:
-    """All schemas by name: of the answer of each command, of errors, of files, and of
-    the service.
+    """All schemas by name: of the answer of each command, of errors, of files, of a line
+    of metrics.jsonl, and of the service.
     """
     made = {"error": schema_of(ErrorAnswer)}
     for verb in ANSWERS:
@@ -117,6 +137,7 @@ def all_schemas() -> dict[str, dict[str, Any]]:
         made[verb.replace(" ", "-")] = schema
     made |= {f"{name}-file": schema_of(kind) for name, kind in FILES.items()}
     made |= {f"{name}-file": with_stamp(kind) for name, kind in STAMPED.items()}
+    made["metrics-line"] = schema_of(Record)
     made |= {f"service-{name}": schema_of(kind) for name, kind in SERVICE.items()}
     return {name: named(name, made[name]) for name in sorted(made)}
 

@@ -6,7 +6,7 @@ import math
 
 from trivox.errors import TrivoxError
 from trivox.tasks.choice import task_of
-from trivox.tasks.task import PredictOptions
+from trivox.tasks.options import PredictOptions
 
 VALUES = (0, -1, math.nan, math.inf, 1e308, "x", None, [], {})
 

@@ -49,6 +49,9 @@ class ToyEngine:
         now = torch.einsum("oc,nczyx->nozyx", weights, windows)
         return now + steps[:, None, None, None] * before.sum(1, keepdim=True)
 
+    def split(self):
+        return None
+
 
 @dataclass(frozen=True)
 class Drawn:

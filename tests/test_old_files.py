@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import trivox
+from json_schemas import complaints
 from trivox.evaluation.folders.agreement import names_methods, without_intervals
+from trivox.files import read_json
 from trivox.inference.bundle import bundle_content
 from trivox.tasks.choice import task_of
 from trivox.tasks.run import run_request
@@ -55,6 +57,8 @@ def test_an_old_bundle_predicts_what_it_predicted(unpack, tmp_path, task):
         old / "run", old / "data", tmp_path, device="cpu", precision="fp32"
     )
     assert not predictions.failed
+    for file in tmp_path.glob("*_0*.json"):  # of exams whose CT is known
+        assert complaints("case-file", read_json(file)) == []
     for file in (old / "predictions").glob("*.nii.gz"):
         before = read_volume(file)
         now = read_volume(tmp_path / file.name)

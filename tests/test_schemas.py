@@ -58,6 +58,20 @@ def test_a_schema_refuses_what_is_wrong():
     assert complaints("check-file", {"task": None, "format_version": 2})
 
 
+def test_what_people_write_fits_its_schema(tiny_data):
+    manifest = json.loads((tiny_data / "manifest.json").read_text(encoding="utf-8"))
+    assert complaints("manifest-file", manifest) == []
+    known = (ROOT / "src" / "trivox" / "results" / "codes.json").read_text("utf-8")
+    assert complaints("codes-file", json.loads(known)) == []
+
+
+def test_lines_of_a_training_fit_their_schema(tiny_run):
+    lines = (tiny_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines
+    for line in lines:
+        assert complaints("metrics-line", json.loads(line)) == []
+
+
 @pytest.mark.slow
 def test_files_of_a_reconstruction_fit_their_schemas(xray_run, xray_data):
     files = {

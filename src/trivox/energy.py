@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trivox.optional import optional_library
+from trivox.repeating import repeating
+
 POWERCAP = Path("/sys/class/powercap")
 ZONES = "intel-rapl:*"
 """Also what AMD's processors are called there."""
@@ -116,7 +119,7 @@ def open_nvml(uuid: str, library: Any = None) -> Nvml | None:
     """The counter of the GPU with this UUID; None without NVIDIA's library, and for a
     GPU that has none (before Volta, or a part of one).
     """
-    library = library or _library()
+    library = library or optional_library(LIBRARIES)
     device = ctypes.c_void_p()
     if library is None or library.nvmlInit_v2() != 0:
         return None
@@ -125,15 +128,6 @@ def open_nvml(uuid: str, library: Any = None) -> Nvml | None:
         return None
     now = _millijoules(library, device)
     return None if now is None else Nvml(library, device, now)
-
-
-def _library() -> Any:
-    for name in LIBRARIES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
 
 
 def _millijoules(library: Any, device: ctypes.c_void_p) -> int | None:
@@ -153,16 +147,5 @@ def polled(counter: Counter | None, *, every: float = POLLING) -> Iterator[None]
     if counter is None:
         yield
         return
-    over = threading.Event()
-
-    def poll() -> None:
-        while not over.wait(every):
-            counter.joules()
-
-    thread = threading.Thread(target=poll, name="trivox-energy", daemon=True)
-    thread.start()
-    try:
+    with repeating(counter.joules, every=every, thread_name="trivox-energy"):
         yield
-    finally:
-        over.set()
-        thread.join()

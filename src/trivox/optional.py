@@ -1,6 +1,10 @@
-"""Packages that an extra of trivox brings."""
+"""What may be missing: packages that an extra of trivox brings, libraries of the
+system.
+"""
 
+import ctypes
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from trivox.errors import ResourceError
@@ -17,3 +21,15 @@ def optional_package(name: str, *, extra: str) -> Any:
         raise ResourceError(
             f"{package} is not installed; run: pip install 'trivox[{extra}]'"
         ) from error
+
+
+def optional_library(names: Sequence[str]) -> Any:
+    """The first library of the system under one of these names; None where there is
+    none.
+    """
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None

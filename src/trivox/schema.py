@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from trivox.errors import TrivoxError
+from trivox.files import read_json
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -139,6 +140,19 @@ def validated(
         return model.model_validate(content)
     except ValidationError as invalid:
         raise error(f"{where}: {first_complaint(invalid)}; {advice}") from invalid
+
+
+def read_stamped(
+    model: type[M], file: Path, *, error: type[TrivoxError], advice: str
+) -> M:
+    """What a JSON file of ours says beside its task and version; raises `error` in one
+    line that names the file, and `FormatError` for one that cannot be read.
+    """
+    try:
+        content = unstamped(read_json(file))
+    except ValueError as wrong:
+        raise error(f"{file}: {wrong}; {advice}") from wrong
+    return validated(model, content, where=file, error=error, advice=advice)
 
 
 KINDS = {"bool", "int", "float", "str", "constrained-int", "constrained-float"}

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from trivox.cli import app
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, RecipeError, UsageError
+from trivox.inference.doubt import shift
 from trivox.volumes.formats import read_volume
 
 
@@ -93,6 +94,24 @@ def test_flagged_cases_are_named(predict):
     assert f"look at phantom_000: {record['reason']}" in text
 
 
+def test_cases_may_be_flagged_by_votes(predict, bundle):
+    file = bundle / "bundle.json"
+    content = json.loads(file.read_text())
+    rule = {**content["abstention"], "score": "disagreement_of_votes"}
+    areas = {"entropy": 0.2, "agreement": 0.1}
+    flag = {"chosen": "agreement", "aurc": areas, "cases": 9, "votes": 2, "rule": rule}
+    file.write_text(json.dumps({**content, "flag": flag}))
+    text, written = predict("--tta")
+    record = written["cases"]["phantom_000"]
+    assert (record["flag"], record["votes"]) == ("agreement", 2)
+    assert record["score"] == pytest.approx(1 - record["agreement"])
+    assert f"look at phantom_000: {record['reason']}" in text
+    _, written = predict("--no-tta")
+    record = written["cases"]["phantom_000"]
+    assert record["flag"] == "entropy"
+    assert "agreement" not in record
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -147,7 +166,7 @@ def test_passes_of_a_network_with_dropout(tiny_data, tiny_settings, tmp_path):
     assert (written["settings"]["mc_samples"], written["settings"]["seed"]) == (3, 4)
 
 
-def with_thresholds(bundle, thresholds):
+def with_thresholds(bundle, thresholds, *, field="missed"):
     """Let a bundle know from what probability on each target counts."""
     file = bundle / "bundle.json"
     known = {
@@ -155,7 +174,7 @@ def with_thresholds(bundle, thresholds):
         for target, value in thresholds.items()
     }
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "missed": {"targets": known}}))
+    file.write_text(json.dumps({**content, field: {"targets": known}}))
 
 
 def test_a_map_in_which_few_voxels_are_missed(predict, bundle, tmp_path):
@@ -175,6 +194,7 @@ def test_a_map_in_which_few_voxels_are_missed(predict, bundle, tmp_path):
     volume = np.count_nonzero(organ) * labels.voxel_ml
     assert record["organ"] == {
         "max_missed": 0.1,
+        "missed": "voxels",
         "threshold": 0.4,
         "cases": 12,
         "volume_ml": pytest.approx(volume),
@@ -200,6 +220,20 @@ def test_another_share_is_another_map_and_none_leaves_the_labels_alone(
     assert organ["max_missed"] == 0.2
 
 
+def test_lesions_have_thresholds_that_voxels_have_not(predict, bundle, tmp_path):
+    with_thresholds(bundle, {"organ": 0.4, "lesion": 0.4})
+    with_thresholds(bundle, {"organ": 0.0}, field="missed_lesions")
+    _, written = predict("--max-missed", "0.1", "--missed", "lesions")
+    organ = written["cases"]["phantom_000"]["sensitive"]["organ"]
+    assert (organ["missed"], organ["threshold"]) == ("lesions", 0.0)
+    assert written["settings"]["missed"] == "lesions"
+    marked = read_volume(tmp_path / "out" / "phantom_000_sensitive.nii.gz").array
+    assert marked[0].all()
+    _, again = predict("--max-missed", "0.1")
+    assert again["cases"]["phantom_000"]["sensitive"]["organ"]["threshold"] == 0.4
+    assert "missed" not in again["settings"]
+
+
 def test_what_cannot_be_promised_is_one_line(predict, bundle):
     with pytest.raises(RecipeError, match="knows no thresholds"):
         predict("--max-missed", "0.1")
@@ -210,3 +244,74 @@ def test_what_cannot_be_promised_is_one_line(predict, bundle):
         predict("--max-missed", "0.9")
     with pytest.raises(RecipeError, match="one model at scale 1"):
         predict("--max-missed", "0.1", "--scales", "0.9,1")
+    with pytest.raises(RecipeError, match="no thresholds for missed lesions"):
+        predict("--max-missed", "0.1", "--missed", "lesions")
+    with pytest.raises(UsageError, match="add the share, for example --max-missed"):
+        predict("--missed", "lesions")
+
+
+def with_volume_cases(bundle, looks=21):
+    """Let a bundle know 40 validation cases, whose true volumes were 1 to 40 times the
+    predicted ones."""
+    ratios = np.log(np.arange(1.0, 41)).tolist()
+    band = {"low": 0.0, "high": ratios[-1], "cases": 40}
+    known = {
+        "volumes": {"offset_ml": 0.001, "targets": {"organ": band, "lesion": None}},
+        "volume_cases": {
+            "looks": [[float(case)] * looks for case in range(40)],
+            "ratios": {"organ": ratios, "lesion": ratios},
+        },
+    }
+    file = bundle / "bundle.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **known}))
+
+
+def test_few_new_cases_are_not_weighed_and_that_is_said(predict, bundle):
+    with_volume_cases(bundle)
+    _, plain = predict()
+    text, written = predict("--weighted-intervals")
+    before = plain["cases"]["phantom_000"]["volumes"]["organ"]
+    organ = written["cases"]["phantom_000"]["volumes"]["organ"]
+    assert organ["volume_ml_high"] == before["volume_ml_high"] > before["volume_ml_low"]
+    assert "interval" not in before
+    assert organ["interval"] == "unweighted"
+    assert organ["caution"].startswith("1 new cases, fewer than 20")
+    assert "volumes: 1 new cases, fewer than 20" in text
+    assert "interval" not in written["cases"]["phantom_000"]["volumes"]["lesion"]
+    said = written["settings"]["weighted_intervals"]
+    assert (said["new_cases"], said["weighted_cases"]) == (1, 0)
+    assert "weighted_intervals" not in plain["settings"]
+
+
+def test_cases_that_count_for_nothing_change_no_interval(predict, bundle, monkeypatch):
+    with_volume_cases(bundle)
+    seen = {}
+
+    def first_twenty(known, new):
+        seen["shapes"] = known.shape, new.shape
+        weights = np.zeros(40)
+        weights[:20] = 1
+        return shift.Weights(weights, np.ones(1))
+
+    monkeypatch.setattr(shift, "FEWEST_NEW", 1)
+    monkeypatch.setattr(shift, "likelihood_ratios", first_twenty)
+    text, written = predict("--weighted-intervals")
+    volumes = written["cases"]["phantom_000"]["volumes"]
+    organ = volumes["organ"]
+    assert (organ["interval"], organ["effective_cases"]) == ("weighted", 20)
+    shifted = organ["volume_ml"] + 0.001
+    assert organ["volume_ml_low"] == pytest.approx(shifted - 0.001)
+    assert organ["volume_ml_high"] == pytest.approx(20 * shifted - 0.001)
+    assert volumes["lesion"]["volume_ml_high"] is None
+    assert "volumes: 40 validation cases count as 20.0" in text
+    known, new = seen["shapes"]
+    assert new == (1, 21)
+    assert known == (40, 21)
+
+
+def test_weights_need_validation_cases_of_such_images(predict, bundle):
+    with pytest.raises(RecipeError, match="does not know what its validation cases"):
+        predict("--weighted-intervals")
+    with_volume_cases(bundle, looks=20)
+    with pytest.raises(BundleError, match="have 20 numbers, images of 1 channels 21"):
+        predict()

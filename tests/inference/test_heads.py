@@ -4,14 +4,16 @@ network, and memory that does not grow with the classes.
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
-from trivox.inference import windows as module
-from trivox.inference.engines.torch import torch_engines
-from trivox.inference.logits.heads import features_of, last_layer, without_last
+from trivox.inference.engines.split import last_layer, without_last
+from trivox.inference.engines.torch import TorchEngine, torch_engines
+from trivox.inference.logits import heads
+from trivox.inference.logits.heads import features_of
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.runtime import Runtime
 from trivox.networks.registry import PATCH_NETWORKS, build_network
@@ -41,12 +43,22 @@ def logits_of(windows, image):
     return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 
-def both_ways(monkeypatch, windows, image):
+@dataclass(frozen=True, eq=False)
+class Whole(TorchEngine):
+    """An engine that does not come apart."""
+
+    def split(self):
+        return None
+
+
+def both_ways(networks, runtime, image, mirror=()):
     """Logits with sums of logits, and with sums of features."""
-    monkeypatch.setattr(module, "MUCH", 2**62)
-    plain = logits_of(windows, image)
-    monkeypatch.setattr(module, "MUCH", 0)
-    return plain, logits_of(windows, image)
+    for kind in (Whole, TorchEngine):
+        engines = [kind(network, runtime) for network in networks]
+        windows = SlidingWindows(engines, PLAN.patch_size, OUTPUTS, mirror_axes=mirror)
+        channels = OUTPUTS if kind is Whole else 4 * len(networks)
+        assert windows.summed_channels == channels
+        yield logits_of(windows, image)
 
 
 OURS = [name for name in PATCH_NETWORKS if name not in RIVALS]
@@ -67,46 +79,38 @@ def test_every_network_is_its_features_and_its_last_layer(name):
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("mirror", [(), (0, 2)])
 @pytest.mark.parametrize("size", [(16, 16, 16), (9, 30, 41), (37, 20, 16)])
-def test_logits_are_the_same_but_for_rounding(monkeypatch, networks, mirror, size):
-    engines = torch_engines([network_of(seed=n) for n in range(networks)], CPU)
-    windows = SlidingWindows(engines, PLAN.patch_size, OUTPUTS, mirror_axes=mirror)
-    plain, narrow = both_ways(monkeypatch, windows, torch.randn(1, *size))
-    assert windows.summed_channels(size) == 4 * networks
+def test_logits_are_the_same_but_for_rounding(networks, mirror, size):
+    members = [network_of(seed=n) for n in range(networks)]
+    plain, narrow = both_ways(members, CPU, torch.randn(1, *size), mirror)
     torch.testing.assert_close(narrow, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_they_are_nearer_to_full_precision_than_sums_of_half_logits(monkeypatch):
+def test_they_are_nearer_to_full_precision_than_sums_of_half_logits():
     network = network_of()
     image = torch.randn(1, 20, 30, 41)
-    exact, half = (
-        SlidingWindows(torch_engines([network], runtime), PLAN.patch_size, OUTPUTS)
-        for runtime in (CPU, HALF)
-    )
-    wanted, _ = both_ways(monkeypatch, exact, image)
-    plain, narrow = both_ways(monkeypatch, half, image)
+    wanted, _ = both_ways([network], CPU, image)
+    plain, narrow = both_ways([network], HALF, image)
     assert (narrow - wanted).abs().mean() < (plain - wanted).abs().mean()
 
 
-def test_small_cases_sum_logits_as_ever(monkeypatch):
-    monkeypatch.setattr(module, "features_of", None)  # would be called
-    engines = torch_engines([network_of()], CPU)
-    windows = SlidingWindows(engines, PLAN.patch_size, OUTPUTS)
-    assert windows.summed_channels((64, 64, 64)) == OUTPUTS
-    assert logits_of(windows, torch.zeros(1, 20, 20, 20)).shape[0] == OUTPUTS
+def test_many_rows_are_made_in_portions(monkeypatch):
+    image = torch.randn(1, 37, 20, 16)
+    at_once, _ = both_ways([network_of()], CPU, image)
+    monkeypatch.setattr(heads, "VALUES_AT_ONCE", 3 * OUTPUTS * 20 * 16)
+    _, in_portions = both_ways([network_of()], CPU, image)
+    torch.testing.assert_close(in_portions, at_once, rtol=1e-4, atol=1e-4)
 
 
-def test_nnunets_half_sums_stay(monkeypatch):
-    monkeypatch.setattr(module, "MUCH", 0)
+def test_nnunets_half_sums_stay():
     engines = torch_engines([network_of()], CPU)
     windows = SlidingWindows(engines, PLAN.patch_size, OUTPUTS, half=True)
-    assert windows.summed_channels((64, 64, 64)) == OUTPUTS
+    assert windows.summed_channels == OUTPUTS
 
 
 def test_other_engines_and_networks_have_no_such_layer():
-    class Other:
-        device = torch.device("cpu")
-
-    assert features_of([Other()], OUTPUTS) is None
+    whole = Whole(network_of(), CPU)
+    assert features_of([whole], OUTPUTS) is None
+    assert features_of([TorchEngine(whole.network, CPU), whole], OUTPUTS) is None
     assert features_of(torch_engines([nn.Conv3d(1, 3, 1)], CPU), OUTPUTS) is None
     several = torch_engines([network_of(seed=n) for n in range(3)], CPU)
     assert features_of(several, OUTPUTS) is None  # as many features as outputs

@@ -211,6 +211,9 @@ def test_any_engine_computes_windows():
             assert len(windows) <= 2
             return 2 * windows
 
+        def split(self):
+            return None
+
     image = torch.randn(3, 9, 8, 7)
     found = whole(SlidingWindows([Doubling()], (6, 5, 4), 3), image)
     assert torch.allclose(found, 2 * image, atol=1e-5)

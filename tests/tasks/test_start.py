@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from json_schemas import complaints
 from trivox.config.recipe import make_recipe
 from trivox.errors import BundleError, RecipeError
 from trivox.inference.bundle import read_bundle
@@ -107,6 +108,7 @@ def test_a_new_run_starts_from_the_weights_and_a_resumed_one_from_its_own(
         (tmp_path / "run" / "transfer.json").read_text(encoding="utf-8")
     )
     assert (report["share"], report["source"]) == (1, str(weights))
+    assert complaints("transfer-file", report) == []
     save_file({name: torch.zeros_like(value) for name, value in given.items()}, weights)
     (tmp_path / "run" / "transfer.json").unlink()
     run_request(

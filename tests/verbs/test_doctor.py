@@ -81,7 +81,7 @@ def machine(monkeypatch, tmp_path):
         if card:
             file.write_text("Model: \t NVIDIA H200\nIRQ: 1\n")
             (tmp_path / "version").write_text("NVRM version: 570.86\nGCC version: 12\n")
-        monkeypatch.setattr(nvidia, "_library", lambda: driver)
+        monkeypatch.setattr(nvidia, "optional_library", lambda names: driver)
         monkeypatch.setattr(doctor, "_build", lambda: build)
         return doctor.examine_machine()
 

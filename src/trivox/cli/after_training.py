@@ -21,6 +21,7 @@ from trivox.config.choices import (
     ContainerTarget,
     ConventionName,
     EngineChoice,
+    MissedKind,
     MissingChannels,
     PrecisionName,
     SegType,
@@ -60,6 +61,10 @@ def predict(
     detection: Annotated[str | None, option("predict", "detection")] = None,
     clinical: Annotated[Path | None, option("predict", "clinical")] = None,
     max_missed: Annotated[float | None, option("predict", "max_missed")] = None,
+    missed: Annotated[MissedKind, option("predict", "missed")] = "voxels",
+    weighted_intervals: Annotated[
+        bool, option("predict", "weighted_intervals")
+    ] = False,
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
@@ -96,6 +101,8 @@ def predict(
         detection=detection,
         clinical=clinical,
         max_missed=max_missed,
+        missed=missed,
+        weighted_intervals=weighted_intervals,
         cases=cases,
         device=device,
         precision=precision,
@@ -107,6 +114,13 @@ def predict(
         statistics=statistics,
         console=Terminal(),
     )
+    _say_predicted(predictions, statistics=statistics)
+    predictions.require_all()
+    return predictions
+
+
+def _say_predicted(predictions: Any, *, statistics: bool) -> None:
+    """Which cases to look at, and where what is."""
     for name, record in predictions.records.items():
         if record.get("abstain"):
             say(f"look at {name}: {record['reason']}")
@@ -114,11 +128,9 @@ def predict(
         say(predictions.doubtful)
     say(predictions.summary)
     if predictions.classes:
-        say(f"classes: {out / 'classes.csv'}")
+        say(f"classes: {predictions.folder / 'classes.csv'}")
     if statistics:
-        say(f"statistics: {out / 'statistics.csv'}")
-    predictions.require_all()
-    return predictions
+        say(f"statistics: {predictions.folder / 'statistics.csv'}")
 
 
 @answers("evaluate")

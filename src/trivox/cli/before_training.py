@@ -32,6 +32,7 @@ from trivox.config.choices import (
     BratsFormat,
     CheckpointName,
     ClassFoldersFormat,
+    TaskName,
     ViewFormat,
 )
 from trivox.errors import DataError, visible
@@ -284,6 +285,8 @@ def check(
 def plan(
     dataset: DatasetPath,
     out: Out = Path("plan.json"),
+    task: Annotated[TaskName | None, option("plan", "task")] = None,
+    classes: Classes = None,
     preset: Preset = None,
     recipe: RecipeName = None,
     network: Network = None,
@@ -308,6 +311,8 @@ def plan(
     planned = run(
         dataset,
         out,
+        task=task,
+        classes=classes,
         preset=preset,
         recipe=recipe,
         network=network,
@@ -340,6 +345,8 @@ def plan(
 def preprocess(
     dataset: DatasetPath,
     out: Out,
+    task: Annotated[TaskName | None, option("plan", "task")] = None,
+    classes: Classes = None,
     plan: Annotated[Path | None, option("preprocess", "plan")] = None,
     preset: Preset = None,
     recipe: RecipeName = None,
@@ -356,6 +363,8 @@ def preprocess(
     done = run(
         dataset,
         out,
+        task=task,
+        classes=classes,
         plan=plan,
         preset=preset,
         recipe=recipe,

@@ -1,7 +1,6 @@
 """Lines and progress for people."""
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from trivox.errors import visible
+from trivox.repeating import repeating
 
 T = TypeVar("T")
 
@@ -112,16 +112,9 @@ def _with_lines(items: Iterable[T], work: Work) -> Iterator[T]:
 @contextmanager
 def _speaking(work: Work) -> Iterator[None]:
     """Print a line from time to time, however long a single item takes."""
-    finished = threading.Event()
 
     def speak() -> None:
-        while not finished.wait(SECONDS):
-            remark(work.line(time.monotonic() - work.began))
+        remark(work.line(time.monotonic() - work.began))
 
-    thread = threading.Thread(target=speak, name="trivox-progress", daemon=True)
-    thread.start()
-    try:
+    with repeating(speak, every=SECONDS, thread_name="trivox-progress"):
         yield
-    finally:
-        finished.set()
-        thread.join()

@@ -20,6 +20,8 @@ ExportTarget = Literal["onnx", "openvino", "tensorrt", "triton", "web"]
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 MissingChannels = Literal["refuse", "zeros"]
 """Cases that lack a channel: refuse them, or take zeros for it."""
+MissedKind = Literal["voxels", "lesions"]
+"""Of what at most a share may be missed."""
 DateRule = Literal["remove", "shift", "keep"]
 """What becomes of dates when scans are de-identified."""
 SeriesRule = Literal["largest", "thinnest", "axial"]

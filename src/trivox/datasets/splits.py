@@ -3,16 +3,21 @@ a dataset declares.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, RootModel
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.errors import DataError, RecipeError, few
-from trivox.files import read_json
+from trivox.files import read_json, write_json
+from trivox.schema import Frozen, validated
 
+FILE = "splits.json"
+"""File of a run that lists its folds."""
 OWN = "dealt by patient"
 SPLIT = "the split of the cases"
 """Where folds are from."""
@@ -33,6 +38,22 @@ class Split:
     def and_trained_on(self, names: Sequence[str]) -> "Split":
         """The same, with more cases to train on."""
         return replace(self, train=tuple(sorted([*self.train, *names])))
+
+
+class FoldRecord(Frozen):
+    """A fold in splits.json: names of the cases to train on and to validate on, and
+    where the folds are from, which files of 0.1.0 do not say.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    source: str = Field(OWN, alias="from")
+
+
+class SplitsFile(RootModel[Annotated[tuple[FoldRecord, ...], Field(min_length=1)]]):
+    """What splits.json says: the folds, the first is fold 0."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 def dataset_splits(
@@ -70,27 +91,39 @@ def _declared_folds(dataset: Dataset, cases: Sequence[Case]) -> tuple[Split, ...
     return tuple(splits)
 
 
-def trained_splits(run: Path, folds: Sequence[str]) -> list[Split]:
-    """Those of a run's folds that have these names; raises `DataError` for a
-    `splits.json` that does not say them.
+def write_folds(splits: Iterable[Split], run: Path) -> None:
+    """Write the `splits.json` of a run."""
+    content = [
+        {
+            "train": list(split.train),
+            "validation": list(split.validation),
+            "from": split.source,
+        }
+        for split in splits
+    ]
+    write_json(run / FILE, content)
+
+
+def read_folds(run: Path) -> list[Split]:
+    """The folds of a run; raises `DataError` for a `splits.json` that does not list
+    them, and `FormatError` for one that cannot be read.
     """
-    file = run / "splits.json"
-    content = read_json(file)
-    listed = content if isinstance(content, list) else []
+    file = run / FILE
+    listed = validated(
+        SplitsFile,
+        read_json(file),
+        where=file,
+        error=DataError,
+        advice="restore the file",
+    )
+    return [Split(each.train, each.validation, each.source) for each in listed.root]
+
+
+def trained_splits(run: Path, folds: Sequence[str]) -> list[Split]:
+    """Those of a run's folds that have these names; raises what `read_folds` does."""
+    listed = read_folds(run)
     numbers = [int(fold) for fold in folds if fold.isdecimal()]
-    return [_split(listed[number], file) for number in numbers if number < len(listed)]
-
-
-def _split(content: object, file: Path) -> Split:
-    said = content if isinstance(content, dict) else {}
-    sides: list[tuple[str, ...]] = []
-    for side in ("train", "validation"):
-        names = said.get(side)
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise DataError(f"{file}: lists no cases under '{side}'; restore the file")
-        sides.append(tuple(names))
-    train, validation = sides
-    return Split(train, validation)
+    return [listed[number] for number in numbers if number < len(listed)]
 
 
 def make_splits(

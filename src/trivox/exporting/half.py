@@ -27,7 +27,7 @@ from trivox.inference.many.predictors import CasePredictor
 from trivox.learning.checkpoints import load_weights
 from trivox.outputs import require_new_folder
 from trivox.tasks.choice import task_of
-from trivox.tasks.task import PredictOptions
+from trivox.tasks.options import PredictOptions
 from trivox.volumes.volume import Array
 
 LARGEST = torch.finfo(torch.float16).max

@@ -27,6 +27,7 @@ from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, in_one_line, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
 from trivox.importing.staging import (
+    ImportFile,
     begin,
     is_done,
     listing_of,
@@ -113,7 +114,7 @@ def import_brats(
             raise DataError(
                 f"{source}: no BraTS case inside; known are names like {known}"
             )
-        stamp = {"format": to, **_identity(source, files)}
+        stamp = _identity(source, files, to)
         with sole_import(out):
             if not is_done(out, stamp, source):
                 job = FORMATS[to](scans, files, f"{source}", out.name)
@@ -140,8 +141,10 @@ def _is_wanted(name: PurePosixPath) -> bool:
     return LABEL in file or parse_name(file) is not None
 
 
-def _identity(source: Path, files: Files) -> dict[str, object]:
-    """What tells a source from another one, and from itself after a change."""
+def _identity(source: Path, files: Files, form: str) -> ImportFile:
+    """What tells an import from that of another source, of the same after a change, or
+    in another form.
+    """
     if source.is_dir():
         paths = {name: source / name for name in files}
     else:
@@ -149,6 +152,7 @@ def _identity(source: Path, files: Files) -> dict[str, object]:
     times = {name: path.stat().st_mtime_ns for name, path in paths.items()}
     listed = [(str(name), files[name].size, times[name]) for name in files]
     return {
+        "format": form,
         "source": str(source.absolute()),
         "files": len(files),
         "bytes": sum(member.size for member in files.values()),

@@ -23,6 +23,7 @@ from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, in_one_line, write_json, write_text
 from trivox.importing.staging import (
+    ImportFile,
     begin,
     is_done,
     listing_of,
@@ -181,7 +182,7 @@ def _state(file: Path) -> os.stat_result:
         ) from error
 
 
-def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
+def _identity(source: Path, dataset: Dataset) -> ImportFile:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
     """

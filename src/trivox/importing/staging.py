@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, remove_leftovers, write_json
@@ -19,6 +22,23 @@ STAMP = "import.json"
 IMPORT = Kind("import", object_with("format", "source", "files", "bytes"))
 
 
+class ImportFile(TypedDict):
+    """What import.json says beside its version: the form that the cases have here, and
+    what was imported; modified: nanoseconds, of the newest file; listing: a hash over
+    names, sizes and times; channels, labels: of class folders, as they are named here.
+    Files of 0.1.0 say less.
+    """
+
+    format: str
+    source: str
+    files: int
+    bytes: int
+    modified: int
+    listing: str
+    channels: NotRequired[list[str]]
+    labels: NotRequired[dict[str, int]]
+
+
 @contextmanager
 def sole_import(out: Path) -> Iterator[None]:
     """Keep others from importing to `out` meanwhile; raises `BusyError` where one
@@ -28,7 +48,7 @@ def sole_import(out: Path) -> Iterator[None]:
         yield
 
 
-def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
+def is_done(out: Path, stamp: ImportFile, source: Path) -> bool:
     """Whether `out` is the finished import of the same source; raises `DataError` if it
     is anything else.
     """
@@ -49,7 +69,7 @@ def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
     )
 
 
-def begin(out: Path, stamp: dict[str, object]) -> Path:
+def begin(out: Path, stamp: ImportFile) -> Path:
     """The folder to work in: that of an interrupted import of the same source, else a
     new one.
     """
@@ -64,7 +84,7 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
     return folder
 
 
-def _is_of(file: Path, stamp: dict[str, object]) -> bool:
+def _is_of(file: Path, stamp: ImportFile) -> bool:
     """Whether an import is of the same source in the same form; 0.1.0 wrote down
     less.
     """

@@ -8,6 +8,7 @@ scales) decide by the mean of their calibrated probabilities. Doubt is measured 
 single votes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,10 @@ from trivox.inference.restore import Sampler, restore, restored_logits
 from trivox.inference.windows import BESIDE, Slab, SlidingWindows
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.volume import Array
+
+FLOAT_BYTES = 4
+COMPARED_BYTES = 2**30
+"""Of memory that comparing votes may take where nothing else is wanted of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +55,17 @@ class Decision:
     """What was decided on a case, on the first member's ordered and cropped grid.
 
     raw: label indices `(z, y, x)` before cleaning, labels: after it; poll: where more
-    was needed than the labels; sample: voxels with logits, where they were drawn.
+    was needed than the labels; sample: voxels with logits, where they were drawn; votes,
+    agreement: how many were compared, none where none were, and their pooled pairwise
+    Dice.
     """
 
     raw: Array
     labels: Array
     poll: Poll | None
     sample: VoxelSample | None
+    votes: int = 0
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +73,9 @@ class Pollster:
     """Polls members on one case.
 
     kinds: of doubt, see `trivox.inference.doubt.kinds`; spread: vote by vote, rather
-    than each member as a whole; clean: label indices as they are written.
+    than each member as a whole; compared: whether the votes of a single member are
+    compared though nothing else is wanted of them; clean: label indices as they are
+    written.
     """
 
     members: Sequence[Member]
@@ -73,6 +84,7 @@ class Pollster:
     spread: bool
     seed: int
     clean: Callable[[Array], Array]
+    compared: bool = False
 
     def decide(
         self,
@@ -89,7 +101,8 @@ class Pollster:
 
         def decided(lean: bool) -> Decision:
             members = [member.spared(lean) for member in self.members]
-            pollster = replace(self, members=members)
+            spread = self.spread or (detailed and self.compares(cases[0].record))
+            pollster = replace(self, members=members, spread=spread)
             return pollster.decide_once(cases, sampler(), detailed=detailed)
 
         return spared(decided, self.members[0].windows.device)
@@ -103,14 +116,52 @@ class Pollster:
     ) -> Decision:
         """The same, or an error where the memory of a GPU does not suffice."""
         poll = None
-        if len(self.members) == 1 and not (detailed or self.spread):
-            slabs = self.members[0].windows.slabs(cases[0].image)
-            raw = label_case(slabs, cases[0].record, self.scheme, sampler)
-        else:
+        votes = 0
+        agreement = None
+        if len(self.members) > 1 or detailed or self.spread:
             poll = self.poll(cases, sampler)
             raw = poll.labels
+            votes = len(poll.volumes)
+            agreement = poll.agreement
+        elif self.compares(cases[0].record):
+            raw, agreement = self.compare(cases[0], sampler)
+            votes = len(self.members[0].votes())
+        else:
+            slabs = self.members[0].windows.slabs(cases[0].image)
+            raw = label_case(slabs, cases[0].record, self.scheme, sampler)
         sample = None if sampler is None else sampler.sample()
-        return Decision(raw, self.clean(raw), poll, sample)
+        return Decision(raw, self.clean(raw), poll, sample, votes, agreement)
+
+    def compares(self, record: GridRecord) -> bool:
+        """Whether the votes of a single member are compared: there are several, and what
+        that takes beside the lean way is little memory.
+        """
+        if not self.compared or len(self.members[0].votes()) < 2:
+            return False
+        labels = len(self.scheme.values) - 1
+        logits = FLOAT_BYTES * self.scheme.output_channels * math.prod(record.shape)
+        return (
+            logits + Agreement.bytes_of(labels, record.cropped_shape) <= COMPARED_BYTES
+        )
+
+    def compare(
+        self, case: PreparedCase, sampler: Sampler | None = None
+    ) -> tuple[Array, float | None]:
+        """Label indices `(z, y, x)` of the only member, and the agreement of its votes,
+        without any probabilities.
+        """
+        (member,) = self.members
+        record = case.record
+        image = member.windows.placed(case.image)
+        logits = self._blank_logits(member, record)
+        agreement = Agreement(len(self.scheme.values) - 1, record.cropped_shape)
+        windows = member.votes()
+        for number, each in enumerate(windows):
+            with seeded(self.seed + number, each):
+                slabs = _noted(each.slabs(image), logits, 1 / len(windows))
+                agreement.add(label_case(slabs, record, self.scheme, None))
+        decided = _decided(member, image, logits)
+        return label_case(decided, record, self.scheme, sampler), agreement.dice()
 
     def poll(
         self, cases: Sequence[PreparedCase], sampler: Sampler | None = None
@@ -137,9 +188,8 @@ class Pollster:
         probabilities = decision.sums.mean().cpu()
         if len(self.members) == 1:
             slabs: Iterable[Slab] = [Slab(0, logits)]
-            if self.spread and self.members[0].windows.half:
-                # the mean of single votes is rounded otherwise
-                slabs = self.members[0].windows.slabs(image)
+            if self.spread:
+                slabs = _decided(self.members[0], image, logits)
             labels = label_case(slabs, first, self.scheme, sampler)
         else:
             labels = label_indices(probabilities, self.scheme, above=0.5)
@@ -222,6 +272,13 @@ class Tally:
         won = torch.cat(parts, dim=rows_axis).cpu()
         labels = indices_of(won, self.scheme)
         return labels.transpose(np.argsort(axes))
+
+
+def _decided(member: Member, image: Tensor, logits: Tensor) -> Iterable[Slab]:
+    """What a member decides by, if the mean of its single votes is `logits`."""
+    if member.windows.half:  # that mean is rounded otherwise
+        return member.windows.slabs(image)
+    return [Slab(0, logits)]
 
 
 def label_case(

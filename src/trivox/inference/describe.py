@@ -19,9 +19,11 @@ from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.detection.pair import Detection, detected
 from trivox.inference.doubt.calibration import Abstention
-from trivox.inference.doubt.conformal import VolumeIntervals
+from trivox.inference.doubt.conformal import VolumeIntervals, joint_intervals
+from trivox.inference.doubt.flags import Flag
 from trivox.inference.doubt.kinds import SENSITIVE, Extras
 from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.judge import judge, sensitive_targets
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import Record, write_prediction
@@ -112,10 +114,15 @@ def prediction_of(
     computed: Computed,
     scheme: LabelScheme,
     rule: Abstention | None,
+    flag: Flag | None,
     temperature: float,
-    intervals: Sequence[VolumeIntervals],
+    volumes: Sequence[VolumeIntervals | None],
+    weighted: CaseVolumes | None,
 ) -> Prediction:
-    """What was computed, on the source grid and judged; see `judge`."""
+    """What was computed, on the source grid and judged; see `judge`.
+
+    volumes: what each model knows of volumes; weighted: and by weighing its cases.
+    """
     started = time.monotonic()
     decision = computed.decision
     restored = to_source(
@@ -129,10 +136,12 @@ def prediction_of(
         decision,
         scheme,
         rule,
+        flag=flag,
         unlike=computed.unlike,
         temperature=temperature,
         voxel_ml=computed.record.source.voxel_ml,
-        intervals=intervals,
+        intervals=joint_intervals(volumes),
+        weighted=weighted,
     )
     asked = computed.extras.sensitive
     if asked is not None and restored.sensitive is not None:

@@ -12,8 +12,10 @@ from pydantic import BaseModel, Field, model_validator
 from trivox.datasets.clinical.columns import ClinicalColumn
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
+from trivox.inference.doubt.flags import Flag
 from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.doubt.missed import MissedControl
+from trivox.inference.doubt.shift import VolumeCases, numbers_of_look
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.zoo.card import Card
 from trivox.planning.plan import Plan
@@ -129,17 +131,23 @@ class LabelDescription(BundleDescription):
 
     mirror_axes: along which copies are mirrored and averaged unless told otherwise;
     may_mirror: along which they may be at all; temperature: probabilities are those of
-    logits divided by it; abstention: when to flag; likeness: what the training images
-    looked like; volumes: how far true volumes lie from predicted ones; missed: from
-    what probability on few voxels are missed; classification: of models that also give
+    logits divided by it; abstention: when to flag by entropy; flag: whether that, or
+    how little votes agree, flags; likeness: what the training images
+    looked like; volumes: how far true volumes lie from predicted ones; volume_cases:
+    from what cases that was learnt; missed,
+    missed_lesions: from what probability on few voxels, or lesions, are missed;
+    classification: of models that also give
     a class; previous: the coarser model whose labels this one refines.
     """
 
     later: ClassVar[tuple[str, ...]] = (
         "card",
         "may_mirror",
+        "flag",
         "volumes",
+        "volume_cases",
         "missed",
+        "missed_lesions",
         "previous",
     )
 
@@ -150,9 +158,12 @@ class LabelDescription(BundleDescription):
     postprocessing: Postprocessing = Postprocessing()
     temperature: Temperature = 1.0
     abstention: Abstention | None = None
+    flag: Flag | None = None
     likeness: Likeness | None = None
     volumes: VolumeIntervals | None = None
+    volume_cases: VolumeCases | None = None
     missed: MissedControl | None = None
+    missed_lesions: MissedControl | None = None
     classification: ClassDescription | None = None
     previous: "LabelDescription | None" = None
 
@@ -183,6 +194,17 @@ class LabelDescription(BundleDescription):
         }.items():
             if not set(indices) <= set(known):
                 raise ValueError(f"{name} {indices} is none of {list(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_such_images(self) -> Self:
+        numbers = numbers_of_look(len(self.plan.channels))
+        cases = self.volume_cases
+        if cases is not None and len(cases.looks[0]) != numbers:
+            raise ValueError(
+                f"volume_cases.looks have {len(cases.looks[0])} numbers, images of "
+                f"{len(self.plan.channels)} channels {numbers}"
+            )
         return self
 
     @property

@@ -3,22 +3,26 @@ intervals, agreement, whether to look at the case.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired
+from typing import Literal, NotRequired
 
 import numpy as np
 import torch
 from scipy.special import stdtrit
 from typing_extensions import TypedDict
 
+from trivox.config.choices import MissedKind
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.decide import Decision, Poll, target_voxels
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention, foreground_entropy
 from trivox.inference.doubt.conformal import VolumeIntervals, joint_interval
+from trivox.inference.doubt.flags import Flag, ScoreName
 from trivox.inference.doubt.kinds import Sensitive
-from trivox.inference.doubt.likeness import look_at
+from trivox.inference.doubt.likeness import Look, look_at
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.doubt.uncertainty import entropy
 from trivox.inference.members import Member
+from trivox.planning.plan import Plan
 from trivox.preparation.grid import PreparedCase
 from trivox.volumes.volume import Array, Volume
 
@@ -39,13 +43,16 @@ class TargetVolume(TypedDict, total=False):
     method: `t_of_votes` or `probability_levels`.
 
     volume_ml_low, volume_ml_high: what holds the true volume in 90 % of cases like
-    those of validation, where the model knows that; None: from too few cases; caution:
-    why it may not hold here.
+    those of validation, where the model knows that; None: from too few cases; interval:
+    whether validation cases were weighed for it, where that was asked for, and as how
+    many equal ones they then count (effective_cases); caution: why it may not hold here.
     """
 
     volume_ml: float
     volume_ml_low: float | None
     volume_ml_high: float | None
+    interval: Literal["weighted", "unweighted"]
+    effective_cases: float
     caution: str
     ci95_ml: list[float]
     expected_ml: float
@@ -53,13 +60,15 @@ class TargetVolume(TypedDict, total=False):
 
 
 class SensitiveTarget(TypedDict):
-    """A target in the map in which few voxels are missed: with the threshold, learnt on
-    so many validation cases, at most a share of max_missed of its voxels is missed in
-    the mean of cases like those. threshold: None: they were too few, the map has what
-    the label map has; caution: why it may not hold here.
+    """A target in the map in which few voxels or lesions are missed: with the threshold,
+    learnt on so many validation cases, at most a share of max_missed of its voxels, or
+    lesions, as `missed` says, is missed in the mean of cases like those. threshold: None:
+    they were too few, the map has what the label map has; caution: why it may not hold
+    here.
     """
 
     max_missed: float
+    missed: NotRequired[MissedKind]
     threshold: float | None
     cases: int
     volume_ml: float
@@ -69,8 +78,9 @@ class SensitiveTarget(TypedDict):
 class Judgement(TypedDict):
     """What stands in the record of a case, ready for JSON.
 
-    votes, agreement: where there were several; score: with a rule; unlike: where it is
-    known what training images look like; abstain, reason: with either; sensitive: where
+    votes, agreement: where there were several; score: with a rule, flag: what it is of,
+    entropy or 1 - agreement; unlike: where it is known what training images look like;
+    abstain, reason: with either; sensitive: where
     few voxels shall be missed, by target, in the order of the map.
     """
 
@@ -80,6 +90,7 @@ class Judgement(TypedDict):
     agreement: NotRequired[float | None]
     abstain: NotRequired[bool]
     score: NotRequired[float | None]
+    flag: NotRequired[ScoreName]
     unlike: NotRequired[list[str]]
     reason: NotRequired[str | None]
 
@@ -89,34 +100,46 @@ def judge(
     scheme: LabelScheme,
     rule: Abstention | None,
     *,
+    flag: Flag | None = None,
     unlike: Sequence[str] | None,
     temperature: float,
     voxel_ml: float,
     intervals: Sequence[VolumeIntervals] = (),
+    weighted: CaseVolumes | None = None,
 ) -> Judgement:
     """What the record of a case says about its prediction.
 
-    unlike: of `unlike_training`; temperature: of the member that decides, where there
-    is a single one; intervals: what each model knows of volumes; none: nothing.
+    rule: by entropy; flag: by agreement of the votes, in its place; unlike: of
+    `unlike_training`; temperature: of the member that decides, where there
+    is a single one; intervals: what each model knows of volumes; none: nothing; weighted:
+    what is known by weighing validation cases.
     """
     volumes = volumes_of(decision, scheme, voxel_ml=voxel_ml)
     if intervals:
-        _add_intervals(volumes, intervals, unlike=bool(unlike))
+        _add_intervals(volumes, intervals, weighted, unlike=bool(unlike))
     judgement: Judgement = {"volumes": volumes}
-    poll = decision.poll
-    if poll is not None and len(poll.volumes) > 1:
-        judgement |= {"votes": len(poll.volumes), "agreement": poll.agreement}
+    if decision.votes > 1:
+        judgement |= {"votes": decision.votes, "agreement": decision.agreement}
     reasons: list[str] = []
     if unlike is not None:
         judgement["unlike"] = list(unlike)
         if unlike:
             reasons.append(f"not like the training images: {', '.join(unlike)}")
-    if rule is not None:
+    score: float | None
+    if flag is not None and decision.votes != flag.votes:
+        flag = None  # they would have taken too much memory
+    if flag is not None:
+        rule = flag.rule
+        agreement = decision.agreement if decision.raw.any() else None
+        score = None if agreement is None else 1 - agreement
+    elif rule is not None:
         score = doubt_in_foreground(
             decision, exclusive=scheme.exclusive, temperature=temperature
         )
+    if rule is not None:
         reason = rule.reason(score)
         judgement["score"] = score
+        judgement["flag"] = "entropy" if flag is None else "agreement"
         reasons += [] if reason is None else [reason]
     if rule is not None or unlike is not None:
         judgement |= {"abstain": bool(reasons), "reason": "; ".join(reasons) or None}
@@ -126,11 +149,12 @@ def judge(
 def sensitive_targets(
     asked: Sensitive, marked: Volume, *, unlike: bool
 ) -> dict[str, SensitiveTarget]:
-    """What the record says of a map `(target, z, y, x)` in which few voxels are missed."""
+    """What the record says of a map `(target, z, y, x)` in which few are missed."""
     targets: dict[str, SensitiveTarget] = {}
     for row, (name, threshold) in enumerate(asked.thresholds.items()):
         targets[name] = {
             "max_missed": asked.max_missed,
+            "missed": asked.missed,
             "threshold": threshold,
             "cases": asked.cases[name],
             "volume_ml": int(np.count_nonzero(marked.array[row])) * marked.voxel_ml,
@@ -158,14 +182,19 @@ def unlike_training(
             if description.likeness is None or member.plan != plan:
                 continue
             known = True
-            look = look_at(
-                case.image,
-                channels=len(plan.channels),
-                source_spacing=case.record.cropped_spacing,
-                spacing=plan.spacing,
-            )
+            look = look_of(case, plan)
             sentences |= dict.fromkeys(description.likeness.complaints(look))
     return list(sentences) if known else None
+
+
+def look_of(case: PreparedCase, plan: Plan) -> Look:
+    """Look at an image that was prepared as a plan says."""
+    return look_at(
+        case.image,
+        channels=len(plan.channels),
+        source_spacing=case.record.cropped_spacing,
+        spacing=plan.spacing,
+    )
 
 
 def volumes_of(
@@ -188,17 +217,35 @@ def volumes_of(
 def _add_intervals(
     volumes: Mapping[str, TargetVolume],
     intervals: Sequence[VolumeIntervals],
+    weighted: CaseVolumes | None,
     *,
     unlike: bool,
 ) -> None:
     """Say of each target between what volumes the true one lies."""
     for name, volume in volumes.items():
         bounds = joint_interval(intervals, name, volume["volume_ml"])
+        if weighted is not None and bounds is not None:
+            bounds = _weighted(volume, name, weighted) or bounds
         low, high = bounds or (None, None)
         volume["volume_ml_low"] = low
         volume["volume_ml_high"] = high
         if unlike and bounds is not None:
-            volume["caution"] = UNLIKE
+            said = [volume["caution"]] if "caution" in volume else []
+            volume["caution"] = "; ".join([UNLIKE, *said])
+
+
+def _weighted(
+    volume: TargetVolume, name: str, weighted: CaseVolumes
+) -> tuple[float, float] | None:
+    """The bounds by weights, and how they were made; None where weights are useless."""
+    bounds = weighted.interval(name, volume["volume_ml"])
+    if bounds is None:
+        volume["interval"] = "unweighted"
+        volume["caution"] = weighted.why_not
+        return None
+    volume["interval"] = "weighted"
+    volume["effective_cases"] = weighted.effective
+    return bounds
 
 
 def _interval(

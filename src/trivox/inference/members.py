@@ -32,6 +32,9 @@ from trivox.volumes.volume import Spacing
 MISFIT = "Error(s) in loading state_dict"
 """How torch begins when names or shapes of weights are not those of a network."""
 
+SCALES = (0.05, 20.0)
+"""Sizes at which structures may be looked at; beyond them no network knows them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -322,6 +325,30 @@ def require_alike(bundles: Sequence[LabelBundle]) -> None:
                 f"{bundle.folder}: one of it and {first.folder} reads images as they are "
                 "stored, the other turned to RAS: they cannot vote; predict with each alone"
             )
+
+
+def require_scales(scales: Sequence[float]) -> None:
+    """Raise `RecipeError` for scales that structures cannot be looked at."""
+    low, high = SCALES
+    if not scales or not all(low <= scale <= high for scale in scales):
+        raise RecipeError(
+            f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
+        )
+
+
+def settings_of(
+    members: Sequence[Member], descriptions: Sequence[LabelDescription]
+) -> dict[str, object]:
+    """How models look at images and clean what they see, ready for JSON."""
+    windows = [member.windows for member in members]
+    rules = [each.postprocessing for each in descriptions]
+    return {
+        "overlap": [each.overlap for each in windows],
+        "mirror_axes": [list(each.mirror_axes) for each in windows],
+        **computing(windows[0].engines[0]),
+        "postprocessing": [rule.model_dump(mode="json") for rule in rules],
+        "temperature": [member.temperature for member in members],
+    }
 
 
 def require_scale_one(scales: Sequence[float]) -> None:

@@ -36,22 +36,24 @@ from trivox.inference.describe import (
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention, joint_rule
-from trivox.inference.doubt.conformal import joint_intervals
+from trivox.inference.doubt.flags import Flag, flag_of
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
-from trivox.inference.doubt.sampling import BandSampler
+from trivox.inference.doubt.sampling import BandSampler, sampler_of
+from trivox.inference.doubt.shift import CaseVolumes
 from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.engines.making import runtime_beside
 from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import (
     Member,
     WindowOptions,
-    computing,
     fitting_runtime,
     load_member,
     load_members,
     quickest,
     require_alike,
     require_scale_one,
+    require_scales,
+    settings_of,
 )
 from trivox.inference.prepare import Begun, begun_image, case_bytes
 from trivox.inference.read import read_image
@@ -61,9 +63,6 @@ from trivox.learning.runtime import Runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
-
-SCALES = (0.05, 20.0)
-"""Sizes at which structures may be looked at; beyond them no network knows them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +112,7 @@ class Predictor:
         `BundleError` for a damaged model, models that do not fit together, or
         `mc_samples` without any dropout.
         """
-        low, high = SCALES
-        if not scales or not all(low <= scale <= high for scale in scales):
-            raise RecipeError(
-                f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
-            )
+        require_scales(scales)
         if mc_samples < 0:
             raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
@@ -177,14 +172,8 @@ class Predictor:
     @property
     def settings(self) -> dict[str, object]:
         """What besides the weights decides a prediction, ready for JSON."""
-        windows = [member.windows for member in self.members]
-        rules = [each.postprocessing for each in self.descriptions]
         return {
-            "overlap": [each.overlap for each in windows],
-            "mirror_axes": [list(each.mirror_axes) for each in windows],
-            **computing(windows[0].engines[0]),
-            "postprocessing": [rule.model_dump(mode="json") for rule in rules],
-            "temperature": [member.temperature for member in self.members],
+            **settings_of(self.members, self.descriptions),
             "scales": list(self.scales),
             "mc_samples": self.members[0].passes,
             "seed": self.seed,
@@ -203,6 +192,12 @@ class Predictor:
     def abstention(self) -> Abstention | None:
         """When a case is flagged."""
         return joint_rule([each.abstention for each in self.descriptions])
+
+    @property
+    def flag(self) -> Flag | None:
+        """By how much votes agree, if that flags a case rather than entropy."""
+        usual = self.scales == (1.0,) and not self.members[0].passes
+        return flag_of(self.descriptions, self.votes) if usual else None
 
     # -- one image ---------------------------------------------------------------------
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
@@ -261,7 +256,7 @@ class Predictor:
         """
         extras = self._asked(probabilities, uncertainty)
         begun = begun_image(volume, self.members, self.descriptions, where=where)
-        return self._restored(self._computed(begun, extras, reference))
+        return self._restored(self._computed(begun, extras, reference), None)
 
     def _asked(self, probabilities: bool, uncertainty: Sequence[str]) -> Extras:
         extras = self.extras.also(probabilities=probabilities, uncertainty=uncertainty)
@@ -317,17 +312,21 @@ class Predictor:
 
     def complete(self, case: Case, computed: Computed) -> Prediction:
         """The prediction of a case, in the case's own values if it has any."""
-        prediction = self._restored(computed)
+        prediction = self._restored(computed, self.extras.volumes_of(case))
         labels, lost = in_values_of(case, prediction.labels, self.labels)
         absent = about_absent(case, self.channels, self.descriptions)
         warnings = (*prediction.warnings, *absent, *lost)
         return replace(prediction, labels=labels, warnings=warnings)
 
-    def _restored(self, computed: Computed) -> Prediction:
-        temperature = self.members[0].temperature
-        intervals = joint_intervals([each.volumes for each in self.descriptions])
+    def _restored(self, computed: Computed, weighted: CaseVolumes | None) -> Prediction:
         return prediction_of(
-            computed, self.labels, self.abstention, temperature, intervals
+            computed,
+            self.labels,
+            self.abstention,
+            self.flag,
+            self.members[0].temperature,
+            [each.volumes for each in self.descriptions],
+            weighted,
         )
 
     def _decide(
@@ -345,14 +344,14 @@ class Predictor:
             scheme=self.labels,
             voxel_mm3=record.source.voxel_ml * 1000,
         )
-        kinds = extras.uncertainty
         pollster = Pollster(
             self.members,
             self.labels,
-            kinds,
-            spread=bool(kinds or self.members[0].passes),
+            extras.uncertainty,
+            spread=bool(extras.uncertainty or self.members[0].passes),
             seed=self.seed,
             clean=clean,
+            compared=extras.compared or self.flag is not None,
         )
         return pollster.decide(
             cases,
@@ -368,7 +367,7 @@ class Predictor:
         """
         if len(self.members) > 1 or (reference is None and self.abstention is None):
             return None
-        return BandSampler(None if reference is None else record.from_source(reference))
+        return sampler_of(record, reference, self.labels)
 
     # -- many cases, see `trivox.inference.folder` -------------------------------------
     def about(self) -> dict[str, object]:

@@ -154,7 +154,7 @@ def _require_room(case: CroppedCase, member: Member) -> None:
     """Raise `DataError` before windows and their sums take more memory than there is."""
     plan = member.plan
     shape = shape_on_grid(case.shape, case.spacing, plan)
-    summed = member.windows.summed_channels(shape)
+    summed = member.windows.summed_channels
     require_memory(
         window_bytes(plan) + prediction_bytes(plan, shape, summed=summed),
         f"windows of {sized(plan.patch_size)} and {sized(shape)} voxels at "

@@ -22,10 +22,6 @@ from trivox.learning.runtime import large_blocks_kept
 from trivox.uploads import sent
 from trivox.volumes.volume import Shape
 
-MUCH = 2**29
-"""Bytes of summed logits above which features are summed in their place, where these are
-fewer (see `trivox.inference.logits.heads`).
-"""
 BESIDE = 3
 """Copies of what lies on a GPU that are left room for: what is computed from it."""
 
@@ -141,7 +137,7 @@ class SlidingWindows:
         if self.half and len(self.engines) > 1:
             yield from self._network_by_network(image)
             return
-        features = self._narrower(image.shape[1:])
+        features = self._narrower()
         if features is not None:
             yield from self._by_features(features, image)
             return
@@ -169,18 +165,15 @@ class SlidingWindows:
         if totals:
             require_finite(torch.stack(totals))
 
-    def summed_channels(self, size: Sequence[int]) -> int:
-        """Channels that are summed of an image of `size` `(z, y, x)`."""
-        features = self._narrower(size)
+    @property
+    def summed_channels(self) -> int:
+        """Channels that are summed."""
+        features = self._narrower()
         return self.outputs if features is None else features.weight.shape[1]
 
-    def _narrower(self, size: Sequence[int]) -> Features | None:
-        """What is summed in place of logits, where these would take much memory."""
-        *_, height, width = self._padded_shape(size)
-        needed = 4 * self.outputs * self.patch_size[0] * height * width
-        if self.half or needed <= MUCH:
-            return None
-        return features_of(self.engines, self.outputs)
+    def _narrower(self) -> Features | None:
+        """What is summed in place of logits, where it has fewer channels."""
+        return None if self.half else features_of(self.engines, self.outputs)
 
     def _by_features(self, features: Features, image: Tensor) -> Iterator[Slab]:
         """Slabs of few rows, made of slabs of features."""

@@ -136,7 +136,10 @@ class EpochSteps:
 
 
 class Record(BaseModel):
-    """A line of `metrics.jsonl`: where training stood, and any numbers beside it."""
+    """A line of metrics.jsonl: where training stood, and any numbers beside it.
+
+    kind: `epoch` at the end of one; seconds: of the training so far.
+    """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
     __pydantic_extra__: dict[str, int | float | str | None] = Field(init=False)

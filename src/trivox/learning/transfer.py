@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from trivox.errors import BundleError, few
 from trivox.learning.checkpoints import load_weights
+from trivox.schema import Frozen
 
 Resize = Callable[[Tensor, int, int], Tensor | None]
 """(weight, axis, size) -> the weight with that size along the axis, if it can have it.
@@ -45,6 +46,28 @@ class Tensors:
         """The named ones of `tensors`."""
         chosen = tuple(names)
         return cls(chosen, sum(tensors[name].numel() for name in chosen))
+
+
+class TransferredPart(Frozen):
+    """How many tensors, of how many numbers, and their names."""
+
+    tensors: int
+    parameters: int
+    names: tuple[str, ...]
+
+
+class TransferFile(Frozen):
+    """What transfer.json says beside its task and version: where the weights are from,
+    the share of the network's parameters that came from there, and each part of
+    `TransferReport`.
+    """
+
+    source: str
+    share: float
+    loaded: TransferredPart
+    resized: TransferredPart
+    skipped: TransferredPart
+    missing: TransferredPart
 
 
 @dataclass(frozen=True)
@@ -92,16 +115,15 @@ class TransferReport:
         )
         return [first, *names]
 
-    def to_json(self) -> dict[str, object]:
-        """Counts and names of each part."""
-        content: dict[str, object] = {"share": self.share}
-        for name, part in self.parts().items():
-            content[name] = {
-                "tensors": len(part.names),
-                "parameters": part.parameters,
-                "names": list(part.names),
-            }
-        return content
+    def to_file(self, source: str) -> TransferFile:
+        """What a file says of it; source: where the weights are from."""
+        parts = {
+            name: TransferredPart(
+                tensors=len(part.names), parameters=part.parameters, names=part.names
+            )
+            for name, part in self.parts().items()
+        }
+        return TransferFile(source=source, share=self.share, **parts)
 
 
 @torch.no_grad()

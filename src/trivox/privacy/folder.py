@@ -15,12 +15,12 @@ from pathlib import Path
 
 from trivox.config.choices import DateRule
 from trivox.errors import DataError, FormatError
-from trivox.files import atomic_path, read_json, write_bytes, write_json, write_text
+from trivox.files import atomic_path, write_bytes, write_json, write_text
 from trivox.outputs import Contents, Kind, object_with, require_folder
 from trivox.privacy.key import Key
 from trivox.privacy.objects import METHOD, AsideError, Cleaned, cleaned_object
 from trivox.privacy.scans import folder_name, is_scan, scan_name, write_cleaned
-from trivox.schema import Frozen, stamped
+from trivox.schema import Frozen, read_stamped, stamped
 from trivox.volumes.dicom.native import NativeDecoder, native_decoder
 from trivox.volumes.dicom.signature import is_dicom
 
@@ -146,8 +146,10 @@ def require_same_key(out: Path, key: Key, dates: DateRule) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise DataError(f"{out}: is not empty; choose another --out")
         return
-    before = read_json(out / RECORD)
-    if (before["key"], before["dates"]) != (key.fingerprint, dates):
+    before = read_stamped(
+        DeidentifiedFile, out / RECORD, error=DataError, advice="choose another --out"
+    )
+    if (before.key, before.dates) != (key.fingerprint, dates):
         raise DataError(
             f"{out}: was made with another key or another rule for dates; choose "
             "another --out"

@@ -63,7 +63,10 @@ class LabelCode(Frozen):
         return self.type.scheme == PRIVATE_SCHEME
 
 
-_TABLE = TypeAdapter(dict[str, LabelCode])
+CodesFile = Annotated[
+    dict[str, LabelCode], Field(description="What codes.json says of labels, by name.")
+]
+_TABLE = TypeAdapter(CodesFile)
 TISSUE = Concept(value="85756007", scheme="SCT", meaning="Tissue")
 
 

@@ -53,6 +53,11 @@ def task_of(what: Dataset | Path | Mapping[str, Any]) -> AnyModelTask:
     return _first(task for task in TASKS.values() if task.wrote(metrics))
 
 
+def task_for(dataset: Dataset, name: str | None) -> Task[Any, Any]:
+    """The task that a user names, else the one of the dataset; raises `RecipeError`."""
+    return task_of(dataset) if name is None else task_named(name)
+
+
 def task_of_run(run: Path) -> AnyModelTask:
     """The task of a run, trained to its end or not; raises `BundleError`."""
     file = run / "plan.json"

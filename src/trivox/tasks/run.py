@@ -13,7 +13,7 @@ from trivox.datasets.clinical.tables import with_clinical
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import RecipeError, few
-from trivox.files import read_json, read_object, surviving_folder, write_json
+from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.progress import Progress
 from trivox.learning.ranks.group import first_rank_first, meet, process_group
 from trivox.learning.runtime import (
@@ -29,7 +29,7 @@ from trivox.learning.trainer import Trainer
 from trivox.locks import claimed
 from trivox.planning.cost import Amount
 from trivox.preparation.renewal import release
-from trivox.schema import FORMAT_VERSION, stamped
+from trivox.schema import stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
@@ -38,10 +38,13 @@ from trivox.tasks.cost.table import cost_lines
 from trivox.tasks.residence import at_hand
 from trivox.tasks.stages import (
     CHECK,
+    RunFile,
     prepare,
     prepared_before,
+    read_run,
     recipe_for,
     started,
+    write_run,
 )
 from trivox.tasks.start import require_start, start_from
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
@@ -242,17 +245,18 @@ def _require_same_part(request: RunRequest) -> None:
     """A run keeps its fold and task: under another fold its weights would be validated
     on what they were trained on.
     """
-    file = request.out / "run.json"
-    wanted = stamped({"fold": request.fold}, request.task)
+    wanted = RunFile(task=request.task, fold=request.fold)
     if started(request.out):
-        saved = read_object(file)  # a run whose fold is not known is refused as well
-        if {"format_version": FORMAT_VERSION, **saved} != wanted:
+        saved = read_run(
+            request.out
+        )  # a run whose fold is not known is refused as well
+        if saved != wanted:
             raise RecipeError(
-                f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "
+                f"{request.out}: holds fold {saved.fold}, not {request.fold}; "
                 "choose another --out"
             )
     else:
-        write_json(file, wanted)
+        write_run(wanted, request.out)
 
 
 def _changes(saved: Recipe, asked: Recipe, request: RunRequest) -> dict[str, Any]:

@@ -4,16 +4,16 @@ Each leaves a file in the run and is reused if it is there.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trivox.config.recipe import Recipe, make_recipe
 from trivox.datasets.content import changed_cases
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import save_dataset
-from trivox.datasets.splits import Split, dataset_splits
-from trivox.errors import DataError, PlanError, few
+from trivox.datasets.splits import FILE as SPLITS
+from trivox.datasets.splits import Split, dataset_splits, read_folds, write_folds
+from trivox.errors import DataError, FormatError, PlanError, few
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.planning.fingerprint import (
@@ -22,6 +22,7 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
+from trivox.schema import Frozen, validated
 from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.origin import (
@@ -35,6 +36,7 @@ from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 CHECK = "check.json"
 PLAN = "plan.json"
+RUN = "run.json"
 DATASET = "dataset.json"
 FOLDS = 5
 
@@ -204,26 +206,37 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     be validated on its own cases.
     """
     splits = dataset_splits(dataset, folds=FOLDS)
-    file = out / "splits.json"
-    content = [_as_lists(asdict(split)) for split in splits]
-    if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
+    known = (out / SPLITS).exists() and started(out)
+    if known and read_folds(out) != list(splits):
         raise DataError(
             f"{out}: the folds changed since this run began (now {splits[0].source}); "
             "choose another --out, or restore them"
         )
-    write_json(file, content)
+    write_folds(splits, out)
     return splits
 
 
-def _sides(content: Any) -> list[tuple[object, object]]:
-    """What folds train and validate on; those of trivox 0.1 do not say where they are
-    from.
+# -- which part of a task --------------------------------------------------------------
+class RunFile(Frozen):
+    """What run.json says: the fold that a run trains, by its number, or `all`; files of
+    0.1.0 state no version.
     """
-    folds = content if isinstance(content, list) else []
-    known = [fold for fold in folds if isinstance(fold, dict)]
-    return [(fold.get("train"), fold.get("validation")) for fold in known]
+
+    task: str | None = None
+    format_version: Literal[1] = 1
+    fold: str
 
 
-def _as_lists(split: Mapping[str, Any]) -> dict[str, Any]:
-    sides = {part: list(split[part]) for part in ("train", "validation")}
-    return {**sides, "from": split["source"]}
+def write_run(content: RunFile, run: Path) -> None:
+    """Write the `run.json` of a run."""
+    write_json(run / RUN, content.model_dump(mode="json"))
+
+
+def read_run(run: Path) -> RunFile:
+    """What a run trains; raises `FormatError` for a `run.json` that is missing or does
+    not say it.
+    """
+    file = run / RUN
+    content = read_json(file)
+    advice = "restore the file"
+    return validated(RunFile, content, where=file, error=FormatError, advice=advice)

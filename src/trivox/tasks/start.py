@@ -65,5 +65,5 @@ def start_from(
     for line in report.lines():
         say(line)
     if rank() == 0:
-        content = {"source": str(file), **report.to_json()}
+        content = report.to_file(str(file)).model_dump(mode="json")
         write_json(folder / "transfer.json", stamped(content, task))

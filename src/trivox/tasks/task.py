@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 from torch import nn
 
-from trivox.config.choices import EngineChoice, MissingChannels
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -30,6 +29,7 @@ from trivox.results.case import CaseResult
 from trivox.results.formats import Gives
 from trivox.results.options import ResultOptions
 from trivox.tasks.console import Console
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 
 TRAINING = 0
@@ -75,50 +75,6 @@ class Prepared(Generic[PlanT, StoreT]):
     plan: PlanT
     splits: tuple[Split, ...]
     store: StoreT
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How to predict; the first three hold for every model, the others for label maps.
-
-    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt;
-    mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to average
-    over; missing_channels: refuse a case without one, or take zeros; subtype_results:
-    classes as numbers too; fractions: give probabilities without a map; detection:
-    labels; clinical: a table; max_missed: share of voxels that a further map may miss.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    engine: EngineChoice = "torch"
-    seed: int = 0
-    tta: bool | None = None
-    probabilities: bool = False
-    uncertainty: tuple[str, ...] = ()
-    mc_samples: int = 0
-    scales: tuple[float, ...] = (1.0,)
-    missing_channels: MissingChannels = "refuse"
-    subtype_results: bool = False
-    fractions: bool = False
-    detection: str | None = None
-    clinical: Path | None = None
-    max_missed: float | None = None
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How to measure predictions.
-
-    tolerance_mm: of the surface Dice, None: as the convention says, settings: of it;
-    classes: a table of them; whole: name of all labels together; raters: other readers'.
-    """
-
-    convention: str = "trivox"
-    tolerance_mm: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    classes: Path | None = None
-    whole: str | None = None
-    raters: tuple[Path, ...] = ()
 
 
 @dataclass(eq=False)
@@ -304,6 +260,18 @@ class ModelTask(Task[PlanT, StoreT]):
     def afterwards(self, held_out: int) -> str:
         """Validation and report."""
         return f"predicting and measuring {held_out} held-out cases and the report"
+
+    def knowing(
+        self,
+        predictors: Sequence[CasePredictor[Any]],
+        cases: Sequence[Case],
+        options: PredictOptions,
+        console: Console,
+    ) -> Sequence[CasePredictor[Any]]:
+        """The same model on each device, which knows what cases it will be asked
+        together, where options want that.
+        """
+        return predictors
 
     def suits(self, dataset: Dataset) -> bool:
         """Whether a dataset can be of no other task; those that suit none are

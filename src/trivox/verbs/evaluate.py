@@ -11,7 +11,7 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_json
 from trivox.outputs import METRICS
 from trivox.tasks.choice import task_of_references
-from trivox.tasks.task import EvaluateOptions
+from trivox.tasks.options import EvaluateOptions
 from trivox.verbs.folders import require_result
 from trivox.verbs.settings import Settings, parsed
 from trivox.verbs.texts import described

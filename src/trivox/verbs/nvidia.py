@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivox.optional import optional_library
+
 LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 FILES = Path("/proc/driver/nvidia")
 """What the driver's kernel module shows under Linux."""
@@ -54,7 +56,7 @@ def ask_driver() -> Driver:
     """What NVIDIA's driver says; an empty answer where there is none."""
     cards = _cards()
     version = _version()
-    library = _library()
+    library = optional_library(LIBRARIES)
     if library is None:
         return Driver(cards=cards, version=version)
     cuda = divmod(_number(library.cuDriverGetVersion) // 10, 100)
@@ -63,15 +65,6 @@ def ask_driver() -> Driver:
         count = _number(library.cuDeviceGetCount)
         gpus = tuple(_gpu(library, index) for index in range(count))
     return Driver(True, cuda, gpus, cards, version)
-
-
-def _library() -> Any:
-    for name in LIBRARIES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
 
 
 def _number(function: Callable[..., int], *arguments: object) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivox.config.choices import PresetName
+from trivox.config.choices import PresetName, TaskName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import UsageError
 from trivox.files import write_json
@@ -12,7 +12,7 @@ from trivox.outputs import FINGERPRINT, FORECAST, PLAN
 from trivox.planning.cost import CostFile, CostSettings, ForecastFile
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
-from trivox.tasks.choice import task_of
+from trivox.tasks.choice import task_for
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.cost.forecast import forecast_of
 from trivox.tasks.cost.ledger import forecast_beside
@@ -78,6 +78,8 @@ def plan(
     dataset: Path | str,
     out: Path | str = Path("plan.json"),
     *,
+    task: TaskName | None = None,
+    classes: Path | str | None = None,
     preset: PresetName | None = None,
     recipe: Path | str | None = None,
     network: str | None = None,
@@ -113,8 +115,8 @@ def plan(
         require_apart(file, forecast_beside(file))
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
-    task = task_of(data)
-    data = data.model_copy(update={"task": task.name})
+    chosen_task = task_for(data, task)
+    data = chosen_task.dataset(data, None if classes is None else Path(classes))
     settings = overrides(
         recipe,
         set,
@@ -124,21 +126,21 @@ def plan(
         memory_gb=memory_gb,
         patch_size=patch_size,
     )
-    named = recipe_name(recipe) or task.recipe
+    named = recipe_name(recipe) or chosen_task.recipe
     chosen = recipe_for(preset, settings, device=device, named=named)
     runtime = make_runtime(device, chosen.precision)
     console = console or Quiet()
-    made = task.plan(
+    made = chosen_task.plan(
         data, chosen, runtime=runtime, fingerprint=fingerprint, console=console
     )
     write_json(file, made.model_dump(mode="json"))
     forecast = None
     if cost:
         forecast = forecast_of(
-            task, data, made, chosen, runtime, prices, plan=file, console=console
+            chosen_task, data, made, chosen, runtime, prices, plan=file, console=console
         )
-    decisions = tuple(task.decisions(made))
-    warnings = tuple(task.warnings(made))
+    decisions = tuple(chosen_task.decisions(made))
+    warnings = tuple(chosen_task.warnings(made))
     return Planned(data.name, file, made, decisions, warnings, forecast)
 
 

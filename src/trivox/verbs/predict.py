@@ -8,6 +8,7 @@ from typing import Any
 
 from trivox.config.choices import (
     EngineChoice,
+    MissedKind,
     MissingChannels,
     PrecisionName,
     SegType,
@@ -29,7 +30,8 @@ from trivox.results.formats import ResultFiles, result_files
 from trivox.results.options import ResultOptions
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.task import ModelTask, PredictOptions
+from trivox.tasks.options import PredictOptions
+from trivox.tasks.task import ModelTask
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -155,6 +157,8 @@ def predict(
     detection: str | None = None,
     clinical: Path | str | None = None,
     max_missed: float | None = None,
+    missed: MissedKind = "voxels",
+    weighted_intervals: bool = False,
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
@@ -196,14 +200,17 @@ def predict(
         detection=detection,
         clinical=None if clinical is None else Path(clinical),
         max_missed=max_missed,
+        missed=missed,
+        weighted_intervals=weighted_intervals,
         fractions=files.fractions,
     )
-    predictor, *others = _predictors(task, paths, options, device)
+    predictors = _predictors(task, paths, options, device)
     choice = series_choice(series, slice_tolerance)
-    listed = task.inputs(Path(input), predictor, console)
+    listed = task.inputs(Path(input), predictors[0], console)
     inputs = tuple(case.read_by(choice) for case in listed)
     inputs = inputs if cases is None else chosen_cases(inputs, Path(cases))
     inputs = files.possible(inputs, say=console.say)
+    predictor, *others = task.knowing(predictors, inputs, options, console)
     records = predict_cases(
         predictor,
         inputs,
@@ -218,6 +225,16 @@ def predict(
         progress=lambda items, total: console.track(items, total, "predicting"),
         say=console.say,
     )
+    return _predictions_of(task, predictor, folder, records)
+
+
+def _predictions_of(
+    task: ModelTask[Any, Any],
+    predictor: CasePredictor[Any],
+    folder: Path,
+    records: Mapping[str, Record],
+) -> Predictions:
+    """What a folder holds now."""
     return Predictions(
         folder,
         records,

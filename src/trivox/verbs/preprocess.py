@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivox.config.choices import PresetName
+from trivox.config.choices import PresetName, TaskName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.learning.runtime import make_runtime
 from trivox.locks import claimed
 from trivox.preparation.renewal import VERB, release
-from trivox.tasks.choice import task_of
+from trivox.tasks.choice import task_for
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
 from trivox.tasks.task import RunRequest
@@ -31,6 +31,8 @@ def preprocess(
     dataset: Path | str,
     out: Path | str,
     *,
+    task: TaskName | None = None,
+    classes: Path | str | None = None,
     plan: Path | str | None = None,
     preset: PresetName | None = None,
     recipe: Path | str | None = None,
@@ -49,21 +51,23 @@ def preprocess(
     require_preparation(Path(out), Path(dataset))
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
-    task = task_of(data)
+    chosen_task = task_for(data, task)
+    table = None if classes is None else Path(classes)
     settings = overrides(recipe, None, network=network, workers=workers)
-    named = recipe_name(recipe) or task.recipe
+    named = recipe_name(recipe) or chosen_task.recipe
     request = RunRequest(
         dataset=Path(dataset),
         out=Path(out),
         plan=None if plan is None else Path(plan),
-        task=task.name,
+        task=chosen_task.name,
+        classes=table,
     )
     chosen = recipe_for(preset, settings, named=named)
     console = console or Quiet()
     with claimed(request.out, VERB, wait=True, say=console.say):
         prepared = prepare(
-            task,
-            task.dataset(data),
+            chosen_task,
+            chosen_task.dataset(data, table),
             request,
             chosen,
             runtime=make_runtime("cpu"),
@@ -72,4 +76,4 @@ def preprocess(
         )
     release(prepared.store)
     names = tuple(case.name for case in prepared.dataset.training_cases)
-    return Preprocessed(request.out, names, task.name)
+    return Preprocessed(request.out, names, chosen_task.name)

@@ -102,10 +102,14 @@ TEXTS = {
     "lr": "peak learning rate",
     "max_missed": "also write where each structure is if at most this share of its voxels "
     "may be missed on average, 0.01 to 0.5: CASE_sensitive.nii.gz",
+    "missed": "of what --max-missed says the share: voxels, or lesions, which are missed "
+    "where none of their voxels is marked",
     "mc_samples": "passes with random dropout, if the network was trained with it",
     "memory_gb": "memory to plan for",
     "metric": "what to rank by, repeatable; default: as the convention says",
     "metrics": "what evaluate wrote, a file a model",
+    "weighted_intervals": "for scans that are not like the validation cases: intervals of "
+    "volumes from these weighed by how much their images look like all scans given",
     "minutes": "or in minutes for each fold; the schedule follows. Validation and "
     "report come on top",
     "missing_channels": "cases that lack a channel: refuse, or take zeros for it",
@@ -195,6 +199,8 @@ TEXTS = {
     "statistics.json and statistics.csv",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
+    "plan.task": "what is to be learnt; default: what the dataset suits",
+    "preprocess.task": "what is to be learnt; default: what the dataset suits",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "
     "default: 0.5",
     "temperature": "that logits are divided by, so that rare answers count; default: 1",

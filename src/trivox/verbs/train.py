@@ -20,7 +20,7 @@ from trivox.tasks.choice import task_named, task_of
 from trivox.tasks.console import Console
 from trivox.tasks.cost.ledger import read_cost
 from trivox.tasks.run import run_request
-from trivox.tasks.stages import CHECK
+from trivox.tasks.stages import CHECK, read_run
 from trivox.tasks.task import RunRequest
 from trivox.verbs.folders import VALIDATED, require_prepared, require_run
 from trivox.verbs.settings import (
@@ -216,7 +216,7 @@ def _folds(run: Path) -> Iterator[TrainedFold]:
 
 def _folders(run: Path) -> dict[int, Path]:
     """Where folds were trained, by number: in the run itself, or each below it."""
-    fold = str(read_object(run / "run.json")["fold"])
+    fold = read_run(run).fold
     if fold.isdecimal():
         return {int(fold): run}
     matches = [(FOLD.fullmatch(each.name), each) for each in run.iterdir()]

@@ -19,8 +19,8 @@ from trivox.evaluation.metrics.statistics import summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
 from trivox.evaluation.report.charts import volume_curves
 from trivox.evaluation.report.page import write_report
+from trivox.evaluation.report.parts.volumes import volume_headline, volume_part
 from trivox.evaluation.report.volume_figures import ladder_chart
-from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.projection.ladder import ROWS
 
 collect = partial(collect_volumes, task="reconstruction", window=WINDOW)

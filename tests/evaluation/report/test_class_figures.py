@@ -13,9 +13,9 @@ from trivox.evaluation.report.class_figures import (
     predictions_of,
     true_class_probabilities,
 )
-from trivox.evaluation.report.class_part import class_part
-from trivox.evaluation.report.label_part import label_part
 from trivox.evaluation.report.page import write_report
+from trivox.evaluation.report.parts.classes import class_part
+from trivox.evaluation.report.parts.labels import label_part
 
 FIGURES = (confusion_and_roc, true_class_probabilities, class_reliability)
 MONITORED = ("class_share", "class_recall", "class_logit")

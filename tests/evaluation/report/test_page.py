@@ -17,13 +17,13 @@ from trivox.evaluation.report.charts import (
 )
 from trivox.evaluation.report.drawing import PLANES
 from trivox.evaluation.report.figures import overlay_figure
-from trivox.evaluation.report.label_part import (
+from trivox.evaluation.report.page import CasePictures, write_report
+from trivox.evaluation.report.pages import Curves, Headline, Part
+from trivox.evaluation.report.parts.labels import (
     label_headline,
     label_part,
     trust_part,
 )
-from trivox.evaluation.report.page import CasePictures, write_report
-from trivox.evaluation.report.pages import Curves, Headline, Part
 
 RECORDS = [
     {
@@ -379,6 +379,27 @@ def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
     assert len(page.sources) == 3
 
 
+@pytest.mark.parametrize("chosen", ["entropy", "agreement"])
+def test_report_shows_which_score_flags_and_why(tmp_path, chosen):
+    rule = {**trusted()["abstention"], "threshold": 0.2, "flagged": 7}
+    flag = {
+        "chosen": chosen,
+        "aurc": {"entropy": 0.2134, "agreement": 0.1812},
+        "best": 0.1561,
+        "random": 0.2566,
+        "cases": 57,
+        "votes": 8,
+        "rule": rule,
+    }
+    measured = {**metrics(), "calibration": {**trusted(), "flag": flag}}
+    text, _ = report(tmp_path / "report.html", parts=parts(measured))
+    for expected in ("0.2134 for entropy, 0.1812 for", "of 8 votes", "0.1561 at best"):
+        assert expected in text
+    by_votes = "overlap less than 0.800: 7 of 41 validation cases" in text
+    by_entropy = "flagged above 0.345 nats: 2 of 41 validation cases" in text
+    assert (by_votes, by_entropy) == (chosen == "agreement", chosen == "entropy")
+
+
 def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path):
     row = {
         "low_factor": 0.61,
@@ -410,7 +431,8 @@ def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path)
     assert "where the true one lies" not in without
 
 
-def test_missed_voxels_are_shown_by_share(tmp_path):
+@pytest.mark.parametrize("what", ["voxels", "lesions"])
+def test_what_is_missed_is_shown_by_share(tmp_path, what):
     row = {
         "max_missed": 0.1,
         "threshold": 0.0314,
@@ -425,15 +447,17 @@ def test_missed_voxels_are_shown_by_share(tmp_path):
         "convention": {"threshold": "the rule"},
         "targets": {"organ": [none, row]},
     }
-    measured = {**metrics(), "calibration": trusted(), "missed_voxels": section}
+    measured = {**metrics(), "calibration": trusted(), f"missed_{what}": section}
     text, _ = report(tmp_path / "report.html", parts=parts(measured))
     for expected in (
         "<td>0.0314</td>",
         '<td>0.061<small title="Student t">0.050 to 0.080</small></td>',
         "<td>0.05</td>",
         "the rule",
+        f"<h3>Missed {what}:",
     ):
         assert expected in text
+    assert text.count("<h3>Missed ") == 1
 
 
 def test_reliability_is_drawn_for_every_stage_that_was_measured():

@@ -65,6 +65,36 @@ def test_an_engine_gives_torchs_logits(source, name, count):
 
 
 @pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("sums", ["single", "half"])
+def test_of_many_classes_an_engine_gives_features_and_the_last_layer(
+    source, tmp_path, name, sums
+):
+    plan = source.plan
+    grid = plan.grid.model_copy(update={"sums": sums})
+    torch.manual_seed(0)
+    network = build_network(
+        plan.network, plan.topology, channels=1, outputs=12, deep_supervision=False
+    ).eval()
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"others")
+    scheme = plan.model_copy(update={"grid": grid})
+    many = replace(source, network=network, weights=weights, plan=scheme)
+    engine = made_engine(name, many, CPU)
+    windows = torch.randn(2, *source.shape[1:])
+    with torch.inference_mode():
+        expected = network(windows)
+        assert torch.allclose(engine.logits(windows), expected, atol=1e-4)
+        parts = engine.split()
+        assert (parts is None) == (sums == "half" and name != "torch")
+        if parts is not None:
+            body, layer = parts
+            features = body.logits(windows)
+            assert features.shape[1] == layer.in_channels < 12
+            assert torch.allclose(layer(features), expected, atol=1e-4)
+    assert {trial.engine for trial in tried(many, CPU, precision="fp32")} >= {name}
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_predictions_do_not_depend_on_the_engine(bundle, tmp_path, name):
     (case,) = write_scans(tmp_path, (20, 25, 18))
     by_torch = Predictor.load(bundle, device="cpu", precision="fp32")

@@ -83,6 +83,19 @@ def test_a_folder_that_was_not_fetched_is_never_replaced(release, tmp_path):
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]
 
 
+def test_a_damaged_record_is_refused_before_a_model_is_replaced(release, tmp_path):
+    folder, _ = fetched(release, tmp_path / "shelf")
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    (folder / "weights-fold0.safetensors").write_bytes(b"damaged")
+    for damage in ([], {"files": 3, "source": "x"}, {**record, "files": [5, 6]}):
+        (folder / RECORD).write_text(json.dumps(damage), encoding="utf-8")
+        with pytest.raises(BundleError, match=r"fetched\.json: .*; move it away"):
+            fetched(release, tmp_path / "shelf")
+    (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    fetched(release, tmp_path / "shelf")
+    assert content(folder) == content(release / NAME)
+
+
 def test_an_unknown_name_lists_the_known_ones(release, tmp_path):
     with pytest.raises(BundleError, match="no model 'liver'; it has small-one"):
         fetched(release, tmp_path / "shelf", "liver")

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import trivox
+from damaged_json import damaged
+from json_schemas import complaints
 from trivox.errors import DataError, UsageError
 from trivox.inference.records import RECORDS
 from trivox.results.formats import result_files
 from trivox.results.options import AS_USUAL
+from trivox.results.reporting.tables import write_tables
 from trivox.volumes.formats import read_volume
 from untrained_models import write_scans, write_untrained
 
@@ -35,7 +38,7 @@ def test_every_label_of_every_case_is_a_row(model, scans, tmp_path):
     out = tmp_path / "out"
     trivox.predict(model, scans, out, statistics=True)
     content = json.loads((out / "statistics.json").read_text(encoding="utf-8"))
-    assert content["format_version"] == 1
+    assert complaints("statistics-file", content) == []
     assert content["task"] == "segmentation"
     assert list(content["cases"]) == ["scan_0", "scan_1"]
     rows = rows_of(out)
@@ -106,6 +109,24 @@ def test_a_damaged_record_is_measured_again(model, scans, tmp_path, damage):
     (out / RECORDS).write_text(json.dumps(content), encoding="utf-8")
     trivox.predict(model, scans, out, statistics=True)
     assert (out / "statistics.csv").read_bytes() == before
+
+
+def test_tables_are_written_whatever_a_record_holds(model, scans, tmp_path):
+    trivox.predict(model, scans, tmp_path, statistics=True)
+    records = json.loads((tmp_path / RECORDS).read_text(encoding="utf-8"))["cases"]
+    whole = (tmp_path / "statistics.csv").read_bytes()
+    statistics = records["scan_0"]["statistics"]
+    structures = {"a": statistics["structures"]["a"]}
+    damages = list(damaged({**statistics, "structures": structures}))
+    left_out = 0
+    for damage in damages[::4]:
+        records["scan_0"] = {"statistics": damage}
+        write_tables(records, tmp_path, task="segmentation")
+        left_out += "scan_0" not in {row["case"] for row in rows_of(tmp_path)}
+    assert left_out > len(damages) / 8
+    records["scan_0"] = {"statistics": statistics}
+    write_tables(records, tmp_path, task="segmentation")
+    assert (tmp_path / "statistics.csv").read_bytes() == whole
 
 
 def test_a_case_that_fails_has_no_row(model, scans, tmp_path):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from dicom_slices import slice_of
+from json_schemas import complaints
 from review_desk import (
     AFFINE,
     LABELS,
@@ -365,6 +366,7 @@ def test_corrections_become_a_dataset_without_a_word_of_the_patient(service, tmp
     image = read_volume(folder / "imagesTr" / f"case-{jobs[1][:12]}_0000.nii.gz")
     np.testing.assert_array_equal(image.array, drawn_image(1))
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert complaints("provenance-file", provenance) == []
     told = provenance["cases"][f"case-{jobs[1][:12]}"]
     assert (told["who"], told["decision"], told["identity"]) == (
         "Dr. B",

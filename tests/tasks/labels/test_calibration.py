@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,48 @@ def test_the_rule_is_learnt_from_doubt_and_dice():
     assert found.section["doubt"]["spearman_with_dice"] < 0
     assert found.section["doubt"]["aurc"] < found.section["doubt"]["random"]
     assert calibrate(cases(6, empty=True), SCHEME, seed=0).abstention.empty == "pass"
+
+
+@pytest.mark.parametrize("better", ["entropy", "agreement"])
+def test_the_score_that_ranks_poor_cases_better_flags(better):
+    """One score follows Dice, the other runs against it."""
+    given = {}
+    for i in range(10):
+        scale = 0.3 + 0.5 * (i if better == "entropy" else 9 - i)
+        agreement = 0.5 + 0.05 * (i if better == "agreement" else 9 - i)
+        known = case(i, scale=scale, dice=0.5 + 0.05 * i, voxels=400)
+        given[f"case_{i}"] = replace(known, votes=8, agreement=agreement)
+    found = calibrate(given, SCHEME, seed=0)
+    section = found.section["flag"]
+    assert found.flag.chosen == section["chosen"] == better
+    other = "entropy" if better == "agreement" else "agreement"
+    assert section["aurc"] == found.flag.aurc
+    assert section["best"] == pytest.approx(section["aurc"][better], abs=1e-3)
+    assert section["aurc"][other] > section["random"]
+    assert (section["votes"], section["cases"]) == (8, 10)
+    rule = found.flag.rule
+    assert rule.score == "disagreement_of_votes"
+    assert 0 <= rule.threshold <= 0.5
+    assert found.abstention.score == "mean_foreground_entropy"
+    assert section["aurc"]["entropy"] == pytest.approx(found.section["doubt"]["aurc"])
+
+
+def test_single_votes_and_few_cases_leave_it_to_entropy():
+    voted = {
+        name: replace(each, votes=2, agreement=0.5) for name, each in cases(4).items()
+    }
+    for given in (cases(9), voted):
+        found = calibrate(given, SCHEME, seed=0)
+        assert found.flag is None
+        assert "flag" not in found.section
+
+
+def test_equal_scores_leave_it_to_entropy():
+    alike = {
+        name: replace(each, votes=2, agreement=0.5)
+        for name, each in cases(9, dice=0.8).items()
+    }
+    assert calibrate(alike, SCHEME, seed=0).flag.chosen == "entropy"
 
 
 def test_what_is_kept_of_a_case_is_bounded():

@@ -26,8 +26,12 @@ def test_what_validation_taught_of_volumes_is_said_of_new_cases(tmp_path):
     assert rows.keys() == intervals.targets.keys()
     assert {row["cases"] for row in rows.values()} == {12}
     assert {row["tested"] for row in rows.values()} == {12}
+    description = read_bundle(run).description
+    lesions = section["missed_lesions"]["targets"]
+    assert lesions.keys() == description.missed_lesions.targets.keys() == rows.keys()
+    assert all(row["cases"] == row["tested"] == 12 for _, row, _ in lesions.values())
     rows = section["missed_voxels"]["targets"]
-    thresholds = read_bundle(run).description.missed
+    thresholds = description.missed
     assert rows.keys() == thresholds.targets.keys() == intervals.targets.keys()
     for target, (twentieth, tenth, fifth) in rows.items():
         entry = thresholds.targets[target]
@@ -52,5 +56,6 @@ def test_what_validation_taught_of_volumes_is_said_of_new_cases(tmp_path):
     page = trivox.report(run, tmp_path / "report.html").read_text("utf-8")
     assert "where the true one lies in 90 % of cases" in page
     assert "from what probability on few voxels are missed" in page
+    assert "from what probability on few lesions are missed" in page
     again = trivox.verify(run)
     assert not again.disagreements

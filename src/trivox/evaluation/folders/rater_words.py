@@ -24,10 +24,10 @@ def rater_lines(section: RatersSection) -> list[str]:
         f"  model with the raters {_shown(row['model'])}, with their majority "
         f"{_shown(row['majority'])}, with STAPLE {_shown(row['staple'])}"
     )
-    return [*lines, *_standing(row)]
+    return [*lines, *(f"  {text}" for text in standing(row))]
 
 
-def _standing(row: RatersTarget) -> Iterator[str]:
+def standing(row: RatersTarget) -> Iterator[str]:
     """Whether the model agrees with the raters as they do with one another."""
     means = [rater["others"]["dice"]["mean"] for rater in row["raters"].values()]
     known = [mean for mean in means if mean is not None]
@@ -48,7 +48,7 @@ def _standing(row: RatersTarget) -> Iterator[str]:
     if claim["ci95"] is not None:
         interval = f" ({claim['ci95'][0]:+.4f} to {claim['ci95'][1]:+.4f})"
     yield (
-        f"  the model is {place} the range of the raters, {low:.4f} to {high:.4f}; model "
+        f"the model is {place} the range of the raters, {low:.4f} to {high:.4f}; model "
         f"minus raters {claim['mean']:+.4f}{interval}"
     )
 

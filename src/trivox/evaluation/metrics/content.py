@@ -296,6 +296,7 @@ class MetricsFile(TypedDict):
     calibration: NotRequired[CalibrationSection]
     volume_intervals: NotRequired[VolumeIntervalSection]
     missed_voxels: NotRequired[MissedSection]
+    missed_lesions: NotRequired[MissedSection]
     raters: NotRequired[RatersSection]
     classification: NotRequired[CheckedClasses]
     detection: NotRequired[CheckedDetection]

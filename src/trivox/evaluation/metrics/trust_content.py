@@ -1,4 +1,6 @@
-"""What metrics.json says of trust in a model: calibration, volumes, missed voxels."""
+"""What metrics.json says of trust in a model: calibration, volumes, missed voxels and
+lesions.
+"""
 
 from typing import Annotated, NotRequired
 
@@ -77,10 +79,25 @@ CheckedRule = Annotated[
 ]
 
 
+class FlagSection(TypedDict):
+    """Which score flags cases, `entropy` or `agreement` of the votes, by the areas under
+    their risk-coverage curves (aurc) over so many cases; rule: of agreement.
+    """
+
+    chosen: str
+    aurc: dict[str, Number]
+    best: Number
+    random: Number
+    cases: Count
+    votes: Count
+    rule: CheckedRule
+
+
 class CalibrationSection(CalibrationMeasures):
     """The temperature, what it does, and how well doubt points at poor cases.
 
-    abstention: the rule by which cases are flagged, None if there is none.
+    abstention: the rule by which entropy flags cases, None if there is none; flag:
+    whether it or the agreement of votes does, where validation had several.
     """
 
     temperature: Number
@@ -89,6 +106,7 @@ class CalibrationSection(CalibrationMeasures):
     voxels: Count
     doubt: DoubtSection
     abstention: CheckedRule | None
+    flag: NotRequired[FlagSection]
     convention: dict[str, str]
 
 
@@ -125,8 +143,9 @@ class VolumeIntervalSection(TypedDict):
 
 
 class MissedRow(TypedDict):
-    """The threshold for missing at most a share of the voxels of a target, from so many
-    cases that have it; missed: what was missed in the mean of the tested cases.
+    """The threshold for missing at most a share of the voxels of a target, or of its
+    lesions, from so many cases that have it; missed: what was missed in the mean of the
+    tested cases.
     """
 
     max_missed: Number
@@ -139,7 +158,9 @@ class MissedRow(TypedDict):
 
 
 class MissedSection(TypedDict):
-    """Thresholds below which few voxels are missed, by target; the bundle holds all."""
+    """Thresholds below which few voxels or lesions are missed, by target; the bundle
+    holds all.
+    """
 
     convention: dict[str, str]
     targets: dict[

@@ -311,6 +311,18 @@ def legend_beside(axes: "Axes") -> None:
         )
 
 
+def legend_above(axes: "Axes") -> None:
+    """A legend over the panel, where nothing is drawn."""
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        borderaxespad=0.2,
+    )
+
+
 def short(name: str, length: int = 18) -> str:
     """A name that fits; its end tells cases apart better than its middle."""
     if len(name) > length:

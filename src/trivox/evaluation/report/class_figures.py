@@ -23,6 +23,7 @@ from trivox.evaluation.report.charts import (
     epochs_of,
     keys_of,
     label_epochs,
+    legend_above,
     legend_beside,
     light_figure,
     line,
@@ -101,7 +102,7 @@ def class_reliability(section: Section) -> bytes | None:
     reliability_panels(upper, lower, reliability_curve(confidence, correct))
     title = f"ECE {number(section['summary']['ece']['value'])}"
     upper.set_title(title, fontsize=10.5, color=INK, loc="right")
-    _legend_above(upper)
+    legend_above(upper)
     upper.set_ylabel("accuracy")
     lower.set_ylabel("cases (%)")
     lower.set_xlabel("confidence (largest probability)")
@@ -128,7 +129,7 @@ def true_class_probabilities(section: Section) -> bytes | None:
     axes.set_xlabel("probability of the true class")
     axes.set_ylabel("true class")
     plain(axes)
-    _legend_above(axes)
+    legend_above(axes)
     _name_worst(names, predictions, chance, worst)
     return png(figure)
 
@@ -304,17 +305,6 @@ def _name_worst(
             fontsize=8.5,
             linespacing=1.25,
         )
-
-
-def _legend_above(axes: "Axes") -> None:
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        ncols=3,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        borderaxespad=0.2,
-    )
 
 
 def _look(i: int, colour: str) -> Style:

@@ -29,18 +29,20 @@ RULE = (
 
 
 Cases = Annotated[int, Field(ge=0)]
+ScoreKind = Literal["mean_foreground_entropy", "disagreement_of_votes"]
 
 
 class Abstention(Frozen):
     """When a prediction is flagged as one that a person should look at; chosen on
     validation cases alone.
 
-    threshold: of the mean entropy (nats) in the predicted foreground; empty: what to do
-    where nothing was found; poor_dice: mean Dice below which a validation case counted
-    as poor; rule: how the threshold was chosen, in words.
+    threshold: of the score: mean entropy (nats) in the predicted foreground, or 1 -
+    pairwise Dice of the votes; empty: what to do where nothing was found; poor_dice: mean
+    Dice below which a validation case counted as poor; rule: how the threshold was
+    chosen, in words.
     """
 
-    score: Literal["mean_foreground_entropy"] = "mean_foreground_entropy"
+    score: ScoreKind = "mean_foreground_entropy"
     threshold: float = Field(ge=0)
     empty: Literal["flag", "pass"] = "flag"
     poor_dice: float
@@ -59,6 +61,11 @@ class Abstention(Frozen):
             return "no foreground was found" if self.empty == "flag" else None
         if score <= self.threshold:
             return None
+        if self.score == "disagreement_of_votes":
+            return (
+                f"the votes overlap with a Dice of {1 - score:.3f} only, below "
+                f"{1 - self.threshold:.3f}"
+            )
         return (
             f"mean entropy {score:.3f} in the predicted foreground is above "
             f"{self.threshold:.3f}"
@@ -117,10 +124,16 @@ def foreground_entropy(
 
 
 def choose_abstention(
-    scores: Sequence[float | None], dice: Sequence[float], *, seen_empty: bool = False
+    scores: Sequence[float | None],
+    dice: Sequence[float],
+    *,
+    seen_empty: bool = False,
+    kind: ScoreKind = "mean_foreground_entropy",
+    rule: str = RULE,
 ) -> Abstention | None:
-    """The rule from validation cases: their foreground entropies and mean Dice, in the
-    same order.
+    """The rule from validation cases: their scores and mean Dice, in the same order.
+
+    kind: of the scores; rule: how the threshold is chosen, in words.
 
     A case is poor if its Dice lies more than 1.5 interquartile ranges below the lower
     quartile (Tukey 1977). The threshold separates poor from other cases best (largest
@@ -137,6 +150,7 @@ def choose_abstention(
     threshold = _separating(doubt, poor)
     flagged = doubt > threshold
     return Abstention(
+        score=kind,
         threshold=threshold,
         empty="pass" if seen_empty else "flag",
         poor_dice=fence,
@@ -144,7 +158,7 @@ def choose_abstention(
         poor=int(poor.sum()),
         flagged=int(flagged.sum()),
         flagged_poor=int((flagged & poor).sum()),
-        rule=RULE,
+        rule=rule,
     )
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from trivox.config.choices import MissedKind
 from trivox.datasets.clinical.tables import ClinicalTable
 from trivox.datasets.dataset import Case
+from trivox.inference.doubt.shift import CaseVolumes, Cohort
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
 SENSITIVE = "sensitive"
-"""A map in which few voxels are missed; see `trivox.inference.doubt.missed`."""
+"""A map in which few voxels or lesions are missed; see `trivox.inference.doubt.missed`."""
 EXTRAS = ("probabilities", "detection", *KINDS, SENSITIVE)
 
 
@@ -18,12 +20,14 @@ class Sensitive:
     """From what probability on a voxel counts so that at most a share of `max_missed`
     of each target is missed in the mean of cases; None: of too few validation cases.
 
-    cases: with each target, that its threshold was learnt on.
+    cases: with each target, that its threshold was learnt on; missed: of what the share
+    is.
     """
 
     max_missed: float
     thresholds: Mapping[str, float | None]
     cases: Mapping[str, int]
+    missed: MissedKind = "voxels"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Extras:
     Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
     clinical: what is known of the cases beside their images; sensitive: for a
-    map in which few voxels are missed.
+    map in which few voxels or lesions are missed; cohort: for intervals of volumes from
+    validation cases that are weighed; compared: whether the votes of a model are
+    compared though no doubt is asked for.
     """
 
     probabilities: bool = False
@@ -46,6 +52,8 @@ class Extras:
     detection: tuple[str, ...] = ()
     clinical: ClinicalTable | None = None
     sensitive: Sensitive | None = None
+    cohort: Cohort | None = None
+    compared: bool = False
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -76,11 +84,19 @@ class Extras:
             said["clinical"] = self.clinical.identity
         if self.sensitive is not None:
             said["max_missed"] = self.sensitive.max_missed
+            if self.sensitive.missed != "voxels":
+                said["missed"] = self.sensitive.missed
+        if self.cohort is not None:
+            said["weighted_intervals"] = self.cohort.settings
         return said
 
     def cells(self, case: Case) -> Mapping[str, str]:
         """What clinical columns say of a case: those of the table, if there is one."""
         return case.clinical if self.clinical is None else self.clinical.of(case)
+
+    def volumes_of(self, case: Case) -> CaseVolumes | None:
+        """What is known of the volumes of a case by weights, where they are wanted."""
+        return None if self.cohort is None else self.cohort.cases.get(case.name)
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trivox.inference.doubt.lesion_voxels import LesionSample
+
 LABEL_SAMPLE = 2000
 """Voxels of each label; the standard error of a share is then at most 0.011."""
 
@@ -16,12 +18,13 @@ LABEL_SAMPLE = 2000
 class VoxelSample:
     """Logits `(n, c)` float32 and, if known, reference indices `(n,)` of voxels drawn
     evenly from a band round the foreground, in a random order; labels: likewise of each
-    label of the reference.
+    label of the reference; lesions: the voxel of each that says most of it.
     """
 
     logits: Tensor
     reference: Tensor | None
     labels: "VoxelSample | None" = None
+    lesions: LesionSample | None = None
 
 
 Drawn = tuple[Tensor, Tensor, Tensor]

@@ -23,6 +23,8 @@ EDGE_LEVELS = (0.5, 0.9, 0.99)
 """Quantiles of the differences between neighbouring voxels. Their share of the channel's
 range is compared, and its logarithm: the first tells noise, the second blur.
 """
+FEATURES = len(LEVELS) + 2 * len(EDGE_LEVELS)
+"""Of a channel."""
 VOXELS = 200_000
 """Of an image that are looked at, evenly taken."""
 FEWEST = 8
@@ -179,7 +181,7 @@ def _features(channel: Tensor) -> Array:
     channel that is absent.
     """
     if not channel.any():
-        return np.full(len(LEVELS) + 2 * len(EDGE_LEVELS), np.nan)
+        return np.full(FEATURES, np.nan)
     values = _quantiles(channel.flatten(), LEVELS)
     axes = [axis for axis in range(3) if channel.shape[axis] > 1]
     steps = [channel.diff(dim=axis).abs().flatten() for axis in axes]

@@ -1,6 +1,7 @@
-"""From what probability on a voxel has to count so that few voxels of a structure are
-missed: conformal risk control (Angelopoulos et al. 2024, arXiv:2208.02814) of the share
-of missed voxels, learnt on validation cases; for lesions see arXiv:2510.17897.
+"""From what probability on a voxel has to count so that few voxels of a structure, or few
+of its lesions, are missed: conformal risk control (Angelopoulos et al. 2024,
+arXiv:2208.02814) of the share that is missed, learnt on validation cases; for lesions see
+arXiv:2510.17897.
 
 The guarantee is of the mean over cases, and asks for one thing only: that new cases are
 like the validation cases.
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from trivox.config.choices import MissedKind
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.inference.doubt.kinds import Sensitive
@@ -33,6 +35,14 @@ RULE = (
     " <= level; S(t): sum over the n validation cases that have the structure of the "
     "share of its voxels with a probability below t, of up to 2000 of them a case; for "
     "levels of 0.01 to 0.50 in turn; null: of too few cases, or fewer than 9"
+)
+LESION_RULE = (
+    "the largest threshold t on the calibrated probability for which (S(t) + 1) / (n + 1)"
+    " <= level; S(t): sum over the n validation cases that have the structure of the "
+    "share of its lesions (26-connected components, up to 1000 of them a case) in which "
+    "no voxel has a probability of t, judged by the most probable one (before "
+    "calibration) of up to 2000 of each; for levels of 0.01 to 0.50 in turn; null: of "
+    "too few cases, or fewer than 9"
 )
 
 Floats = NDArray[np.float64]
@@ -53,17 +63,18 @@ class MissedThresholds(Frozen):
 
 
 class MissedControl(Frozen):
-    """What the bundle knows of missed voxels, by target."""
+    """What the bundle knows of missed voxels, or missed lesions, by target."""
 
     targets: dict[str, MissedThresholds]
     rule: str = RULE
 
 
 def learn_missed(
-    chances: Mapping[str, Sequence[Floats]],
+    chances: Mapping[str, Sequence[Floats]], *, rule: str = RULE
 ) -> MissedControl | None:
-    """From the probabilities of each target in voxels that are of it, an array a case;
-    cases without the target have none. None where every level takes more cases.
+    """From the probabilities of each target in voxels that are of it, or from which on
+    each of its lesions is found, an array a case; cases without the target have none.
+    None where every level takes more cases.
     """
     targets = {}
     for target, cases in chances.items():
@@ -71,13 +82,14 @@ def learn_missed(
         thresholds = tuple(threshold_of(cases, level) for level in levels)
         if cases and any(threshold is not None for threshold in thresholds):
             targets[target] = MissedThresholds(cases=len(cases), thresholds=thresholds)
-    return MissedControl(targets=targets) if targets else None
+    return MissedControl(targets=targets, rule=rule) if targets else None
 
 
 def threshold_of(cases: Sequence[Floats], level: float) -> float | None:
     """The threshold that `RULE` says; None of too few cases.
 
-    cases: probabilities in [0, 1] of the voxels to be found, `(n,)` each, n above 0.
+    cases: probabilities in [0, 1] of the voxels or lesions to be found, `(n,)` each, n
+    above 0.
     """
     allowed = (len(cases) + 1) * level - 1
     if allowed < -1e-9 or len(cases) < FEWEST:
@@ -124,7 +136,7 @@ def cases_for(level: float) -> int:
 
 
 def missed_share(chances: Floats, threshold: float) -> float:
-    """Share of the voxels to be found that a threshold misses."""
+    """Share of what is to be found that a threshold misses."""
     return float(np.mean(chances < threshold))
 
 
@@ -158,12 +170,14 @@ def sensitive(
     level: float,
     targets: Sequence[str],
     *,
+    missed: MissedKind = "voxels",
     scales: Sequence[float] = (1.0,),
 ) -> Sensitive:
     """What a model knows of missing at most a share of `level`.
 
-    models: what each that votes knows; targets: of the model. Raises `RecipeError` where
-    several decide, or one at other scales, and where no target had enough cases.
+    models: what each that votes knows, of missed voxels or lesions as `missed` says;
+    targets: of the model. Raises `RecipeError` where several decide, or one at other
+    scales, and where no target had enough cases.
     """
     step_of(level)
     if len(models) > 1 or tuple(scales) != (1.0,):
@@ -174,9 +188,9 @@ def sensitive(
     (control,) = models
     if control is None:
         raise RecipeError(
-            f"max_missed {level:g}: the model knows no thresholds, it was imported, or "
-            "trained by an earlier version or with too few validation cases; train it "
-            "again"
+            f"max_missed {level:g}: the model knows no thresholds for missed {missed}, it "
+            "was imported, or trained by an earlier version or with too few validation "
+            "cases; train it again"
         )
     thresholds: dict[str, float | None] = {}
     cases: dict[str, int] = {}
@@ -186,7 +200,7 @@ def sensitive(
         cases[target] = 0 if entry is None else entry.cases
     if not any(threshold is not None for threshold in thresholds.values()):
         raise RecipeError(_impossible(level, max(cases.values())))
-    return Sensitive(STEP * step_of(level), thresholds, cases)
+    return Sensitive(STEP * step_of(level), thresholds, cases, missed)
 
 
 def _impossible(level: float, cases: int) -> str:

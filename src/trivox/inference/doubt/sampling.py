@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trivox.datasets.labels import LabelScheme
 from trivox.inference.doubt.label_voxels import (
     Drawn,
     LabelVoxels,
     VoxelSample,
     in_order,
 )
+from trivox.inference.doubt.lesion_voxels import LesionSample, LesionVoxels
+from trivox.preparation.grid import GridRecord
 from trivox.volumes.volume import Array
 
 BAND_VOXELS = 2
@@ -33,11 +36,17 @@ class BandSampler:
     or as near within their slice to the predicted foreground; never where the reference
     is ignored. Without a reference, the predicted foreground. Each voxel of the band
     draws a random key, and the smallest keys win. With a reference, up to
-    `LABEL_SAMPLE` voxels of each of its labels are drawn besides, however rare they are.
+    `LABEL_SAMPLE` voxels of each of its labels are drawn besides, however rare they are,
+    and those of lesions, whose voxels are voxels of labels.
     """
 
     def __init__(
-        self, reference: Array | None = None, *, count: int = CASE_SAMPLE, seed: int = 0
+        self,
+        reference: Array | None = None,
+        *,
+        lesions: LesionVoxels | None = None,
+        count: int = CASE_SAMPLE,
+        seed: int = 0,
     ) -> None:
         self._reference: Tensor | None = None
         if reference is not None:
@@ -45,10 +54,13 @@ class BandSampler:
         self._count = count
         self._random = np.random.default_rng(seed)
         self._limit = 1.0
-        self._chosen = (torch.empty(0), torch.empty(0))
+        self._chosen = (torch.empty(0), torch.empty(0), torch.empty(0))
         # of some voxels each
         self._drawn: list[Drawn] = []
         self._labels = LabelVoxels()
+        self._lesions = lesions
+        # numbers and logits of voxels of lesions
+        self._of_lesions: list[tuple[Tensor, Tensor]] = []
 
     def choose(self, start: int, labels: Tensor) -> Tensor:
         """Voxels `(n, 3)` of the rows from `start` whose logits are wanted; see
@@ -65,13 +77,20 @@ class BandSampler:
         keys = torch.from_numpy(self._random.random(len(voxels)))
         labels_of = known[tuple(voxels.T)].long()
         wins = (keys < self._limit) | self._labels.wins(keys, labels_of)
-        self._chosen = keys[wins], labels_of[wins]
+        numbers = torch.zeros(len(voxels), dtype=torch.long)
+        if self._lesions is not None:
+            rows = self._lesions.numbers[start : start + len(predicted)]
+            numbers = rows[tuple(voxels.T)].long()
+            wins |= numbers > 0
+        self._chosen = keys[wins], labels_of[wins], numbers[wins]
         return voxels[wins]
 
     def keep(self, logits: Tensor) -> None:
         """Logits `(c, n)` of the voxels chosen last."""
-        keys, known = self._chosen
+        keys, known, numbers = self._chosen
         rows = logits.T.float().cpu()
+        if self._lesions is not None:
+            self._of_lesions.append((numbers[numbers > 0], rows[numbers > 0]))
         self._labels.keep((keys, rows, known))
         wins = keys < self._limit
         self._drawn.append((keys[wins], rows[wins], known[wins]))
@@ -85,7 +104,13 @@ class BandSampler:
         _, logits, known = self._smallest()
         if self._reference is None:
             return VoxelSample(logits, None)
-        return VoxelSample(logits, known, self._labels.sample())
+        return VoxelSample(logits, known, self._labels.sample(), self._lesion_sample())
+
+    def _lesion_sample(self) -> LesionSample | None:
+        if self._lesions is None:
+            return None
+        numbers, logits = zip(*self._of_lesions, strict=True)
+        return self._lesions.sample(torch.cat(numbers), torch.cat(logits))
 
     def _smallest(self) -> Drawn:
         return in_order(self._drawn, self._count)
@@ -97,6 +122,16 @@ class BandSampler:
         foreground = self._reference[start - before : end] > 0
         near = widen(foreground, axes=(0, 1, 2))
         return near[before : before + rows]
+
+
+def sampler_of(
+    record: GridRecord, reference: Array | None, scheme: LabelScheme
+) -> BandSampler:
+    """What samples a case, of which reference indices on the source's grid may be known."""
+    if reference is None:
+        return BandSampler()
+    lesions = LesionVoxels.of(reference, scheme, record)
+    return BandSampler(record.from_source(reference), lesions=lesions)
 
 
 def widen(mask: Tensor, *, axes: tuple[int, ...], reach: int = BAND_VOXELS) -> Tensor:

@@ -161,6 +161,11 @@ class Agreement:
         self._sizes = np.zeros(labels + 1)
         self._votes = 0
 
+    @staticmethod
+    def bytes_of(labels: int, shape: Shape) -> int:
+        """Memory that counting takes."""
+        return 2 * (labels + 1) * int(np.prod(shape))
+
     def add(self, labels: Array) -> None:
         """Count one vote's label indices `(z, y, x)`."""
         flat = labels.reshape(-1)

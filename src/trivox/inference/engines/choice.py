@@ -82,8 +82,11 @@ def _best(trials: Sequence[Trial]) -> EngineName:
 
 def tried(source: Source, runtime: Runtime, *, precision: str) -> list[Trial]:
     """All engines that are installed, torch first; those that cannot compute the
-    network are left out.
+    network are left out. Of a network that comes apart they compute the first part.
     """
+    parts = source.apart()
+    if parts is not None:
+        source, _ = parts
     window = example_window(source.shape)
     exact = TorchEngine(source.network, Runtime(runtime.device, "fp32"))
     with torch.inference_mode():

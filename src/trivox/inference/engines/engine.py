@@ -3,7 +3,7 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trivox.errors import BundleError
 
@@ -31,6 +31,15 @@ class Engine(Protocol):
         """Logits `(b, outputs, z, y, x)` of windows `(b, c, z, y, x)` on its device, in
         any floating type.
         """
+
+    def split(self) -> "Split | None":
+        """The same without the last layer, so that it gives features, and that layer,
+        a convolution of 1x1x1; None where it does not come apart.
+        """
+
+
+Split = tuple[Engine, nn.Conv3d]
+"""An engine of features, and the layer that makes logits of them."""
 
 
 def require_finite(outputs: Tensor) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from trivox.caches import cache_folder
 from trivox.files import file_hash, remove_leftovers, write_bytes
 from trivox.inference.engines.graph import OPSET, WRITING, graph_of
+from trivox.inference.engines.split import narrowing_layer, without_last
 from trivox.planning.plan import Plan
 from trivox.version import __version__
 
@@ -24,12 +25,14 @@ MOST_KEPT = 16
 class Source:
     """A network in eval mode on a CPU, and what names it.
 
-    weights: its file; plan: of its windows.
+    weights: its file; plan: of its windows; whole: whether it ends with logits, not
+    with features.
     """
 
     network: nn.Module
     weights: Path
     plan: Plan
+    whole: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,6 +48,7 @@ class Source:
             plan.network_options,
             plan.topology.model_dump(mode="json"),
             self.shape,
+            self.whole,
             OPSET,
             WRITING,
             __version__,
@@ -53,6 +57,16 @@ class Source:
         ]
         text = json.dumps(said, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def apart(self) -> "tuple[Source, nn.Conv3d] | None":
+        """The network without its last layer, and that layer, where its features are
+        summed in place of its logits; None for others.
+        """
+        layer = narrowing_layer(self.network)
+        if layer is None or self.plan.grid.sums == "half":
+            return None
+        body = replace(self, network=without_last(self.network), whole=False)
+        return body, layer
 
     def graph(self) -> bytes:
         """The graph, as it was made before or made now."""

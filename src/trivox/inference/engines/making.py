@@ -12,6 +12,7 @@ from trivox.inference.engines.runtimes import (
     onnx_engine,
     openvino_engine,
 )
+from trivox.inference.engines.split import SplitEngine
 from trivox.inference.engines.torch import TorchEngine
 from trivox.learning.runtime import Runtime, make_runtime
 
@@ -43,10 +44,18 @@ def made_engine(name: EngineName, source: Source, runtime: Runtime) -> Engine:
     """An engine that computes a network as the runtime says."""
     if name == "torch":
         return TorchEngine(source.network, runtime)
+    parts = source.apart()
+    if parts is None:
+        return _graph_engine(name, source, runtime.precision)
+    body, layer = parts
+    return SplitEngine(_graph_engine(name, body, runtime.precision), layer)
+
+
+def _graph_engine(name: EngineName, source: Source, precision: str) -> Engine:
     try:
-        return _of_graph(name, source.graph(), source, runtime.precision)
+        return _of_graph(name, source.graph(), source, precision)
     except BundleError:  # a graph that was damaged where it was kept
-        return _of_graph(name, source.made_again(), source, runtime.precision)
+        return _of_graph(name, source.made_again(), source, precision)
 
 
 def _of_graph(name: EngineName, graph: bytes, source: Source, precision: str) -> Engine:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trivox.errors import BundleError
+from trivox.inference.engines.engine import Split
 from trivox.inference.engines.graph import LOGITS, WINDOWS
 from trivox.inference.engines.torch import VOXELS_A_BATCH
 from trivox.learning.runtime import cpu_has_bf16
@@ -32,6 +33,10 @@ class GraphEngine:
     def device(self) -> torch.device:
         """Always the CPU."""
         return CPU
+
+    def split(self) -> Split | None:
+        """None: a graph is whole; see `trivox.inference.engines.split`."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +77,12 @@ class OpenVinoEngine(GraphEngine):
         parts = []
         for window in windows.split(1):
             array = np.ascontiguousarray(window.numpy(), dtype=np.float32)
-            answer = self.request.infer({0: array}, share_inputs=True)
-            parts.append(torch.from_numpy(answer[0]))
-        return torch.cat(parts)
+            answer = self.request.infer(
+                {0: array}, share_inputs=True, share_outputs=True
+            )
+            # the next window is written where this one was
+            parts.append(torch.from_numpy(answer[0]).clone())
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:

@@ -1,12 +1,14 @@
 """Networks computed by torch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from trivox.inference.engines.engine import Split
+from trivox.inference.engines.split import last_layer, without_last
 from trivox.learning.microbatch import in_parts
 from trivox.learning.runtime import Runtime
 
@@ -66,6 +68,13 @@ class TorchEngine:
         with self.runtime.autocast():
             logits: Tensor = self.network(windows)
         return logits
+
+    def split(self) -> Split | None:
+        """See `trivox.inference.engines.engine.Engine`; a GPU computes networks whole."""
+        layer = last_layer(self.network)
+        if layer is None or self.device.type != "cpu":
+            return None
+        return replace(self, network=without_last(self.network)), layer
 
     def _note(self, windows: Tensor) -> None:
         """So many windows are too many."""

@@ -24,8 +24,8 @@ from trivox.errors import BundleError, ResourceError
 from trivox.files import parse_json, whole_folder, write_json
 from trivox.inference.zoo.shelves import DESCRIPTION, NAME, checkouts_shelf
 from trivox.locks import Say, claimed
-from trivox.outputs import Kind, is_there, object_with
-from trivox.schema import Frozen, stamped, validated
+from trivox.outputs import is_there
+from trivox.schema import Frozen, read_stamped, stamped, validated
 from trivox.version import __version__
 
 INDEX = "index.json"
@@ -37,7 +37,6 @@ WEB = ("http://", "https://")
 SECONDS = 30
 """Longest wait for an answer."""
 RECORD = "fetched.json"
-FETCHED = Kind("fetched model", object_with("files", "source"))
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=1, lt=2**31)]
@@ -80,6 +79,15 @@ class ReleasedModel(Frozen):
     def size(self) -> int:
         """Bytes in all."""
         return sum(each.size for each in self.files)
+
+
+class FetchedFile(ReleasedModel):
+    """What fetched.json says beside its version: a model, the release that it is from,
+    and the version of trivox that fetched it.
+    """
+
+    source: str
+    trivox_version: str
 
 
 class Index(Frozen):
@@ -178,9 +186,10 @@ def _fill(folder: Path, release: Release, model: ReleasedModel) -> None:
     """Write a model's files, and where they are from."""
     for file in model.files:
         (folder / file.file).write_bytes(release.read(model, file))
-    content = {"source": release.place, "trivox_version": __version__}
-    record = {**content, **model.model_dump(mode="json")}
-    write_json(folder / RECORD, stamped(record, None))
+    record = FetchedFile(
+        **model.model_dump(), source=release.place, trivox_version=__version__
+    )
+    write_json(folder / RECORD, stamped(record.model_dump(mode="json"), None))
 
 
 def index_of(shelf: Path) -> Index:
@@ -193,12 +202,15 @@ def index_of(shelf: Path) -> Index:
 
 
 def _require_fetched(final: Path) -> None:
-    """Raise `BundleError` if something lies there that was not fetched."""
-    if is_there(final) and not FETCHED.wrote(final / RECORD):
-        raise BundleError(
-            f"{final}: is there, and was not fetched; move it away, or use it by its "
-            "path"
-        )
+    """Raise `BundleError` if something lies there that was not fetched, or whose record
+    is damaged.
+    """
+    advice = "move it away, or use it by its path"
+    if not is_there(final):
+        return
+    if not (final / RECORD).is_file():
+        raise BundleError(f"{final}: is there, and was not fetched; {advice}")
+    read_stamped(FetchedFile, final / RECORD, error=BundleError, advice=advice)
 
 
 def _read(place: str, name: str, most: int) -> bytes:

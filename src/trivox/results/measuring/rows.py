@@ -1,6 +1,13 @@
 """What statistics say of a structure, and how each number is meant."""
 
+from typing import Annotated, Literal
+
+from pydantic import Field
 from typing_extensions import TypedDict
+
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
+Point = Annotated[list[float], Field(min_length=3, max_length=3)]
+Voxel = Annotated[list[int], Field(min_length=3, max_length=3)]
 
 
 class Intensity(TypedDict):
@@ -20,8 +27,8 @@ class Intensity(TypedDict):
 class VoxelBox(TypedDict):
     """The first and the last voxel `[x, y, z]`, from 0, as stored in the label map."""
 
-    first: list[int]
-    last: list[int]
+    first: Voxel
+    last: Voxel
 
 
 class StructureRow(TypedDict, total=False):
@@ -33,7 +40,7 @@ class StructureRow(TypedDict, total=False):
     voxels: int
     seen_ml: float
     volume_ml: float | None
-    volume_ci95_ml: list[float] | None
+    volume_ci95_ml: Bounds | None
     volume_ml_low: float | None
     volume_ml_high: float | None
     longest_mm: float | None
@@ -41,10 +48,31 @@ class StructureRow(TypedDict, total=False):
     axial_short_mm: float | None
     axial_slice: int | None
     components: int | None
-    centroid_ras_mm: list[float] | None
-    centroid_lps_mm: list[float] | None
+    centroid_ras_mm: Point | None
+    centroid_lps_mm: Point | None
     box_voxels: VoxelBox | None
     intensity: dict[str, Intensity | None]
+
+
+class CaseStatistics(TypedDict):
+    """Of a case: units of its channels, null where they are not known, size of a voxel
+    of the label map, and its structures by label.
+    """
+
+    units: dict[str, Literal["HU"] | None]
+    spacing_zyx_mm: Point
+    structures: dict[str, StructureRow]
+
+
+class StatisticsFile(TypedDict):
+    """What statistics.json says beside its task and version; units, conventions: how the
+    numbers are meant.
+    """
+
+    notice: str
+    units: dict[str, str]
+    conventions: dict[str, str]
+    cases: dict[str, CaseStatistics]
 
 
 CONVENTIONS = {

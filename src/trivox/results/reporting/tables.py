@@ -8,12 +8,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from trivox.files import write_json, write_text
 from trivox.inference.classes.files import natural_order
 from trivox.inference.records import ALL_CASES, read_records
 from trivox.inference.writing import Record
 from trivox.results.case import CaseResult
-from trivox.results.measuring.rows import CONVENTIONS, UNITS, Intensity, StructureRow
+from trivox.results.measuring.rows import (
+    CONVENTIONS,
+    UNITS,
+    CaseStatistics,
+    Intensity,
+    StatisticsFile,
+    StructureRow,
+)
 from trivox.schema import stamped
 from trivox.version import NOTICE
 
@@ -48,32 +57,30 @@ SPREAD = {
     ),
 }
 """What stands in several."""
+_CASE = TypeAdapter(CaseStatistics)
 
 
 def statistics_record(result: CaseResult) -> Record:
     """What joins the record of a case whose structures are measured."""
     units = zip(result.channels, result.hounsfield, strict=True)
-    statistics = {
+    statistics: CaseStatistics = {
         "units": {channel: "HU" if is_hu else None for channel, is_hu in units},
         "spacing_zyx_mm": list(result.image.spacing),
-        "structures": result.structures,
+        "structures": dict(result.structures),
     }
     return {STATISTICS: statistics}
 
 
 def is_measured(record: Mapping[str, Any]) -> bool:
-    """Whether the record of a case holds what `statistics_record` says."""
-    statistics = record.get(STATISTICS)
-    if not isinstance(statistics, Mapping):
+    """Whether the record of a case holds what `statistics_record` says, with every
+    number that is measured today.
+    """
+    try:
+        statistics = _CASE.validate_python(record.get(STATISTICS))
+    except ValidationError:
         return False
-    rows = statistics.get("structures")
-    return isinstance(rows, Mapping) and all(map(_is_row, rows.values()))
-
-
-def _is_row(row: object) -> bool:
-    return (
-        isinstance(row, Mapping) and row.keys() == StructureRow.__annotations__.keys()
-    )
+    wanted = StructureRow.__annotations__.keys()
+    return all(row.keys() == wanted for row in statistics["structures"].values())
 
 
 def write_tables(
@@ -86,7 +93,7 @@ def write_tables(
         return
     names = sorted(records, key=natural_order)
     cases = {n: records[n][STATISTICS] for n in names if is_measured(records[n])}
-    content = {
+    content: StatisticsFile = {
         "notice": NOTICE,
         "units": UNITS,
         "conventions": CONVENTIONS,

@@ -15,6 +15,7 @@ from trivox.errors import (
     TrivoxError,
     few,
 )
+from trivox.repeating import repeating
 from trivox.service.jobs.child import Limits, end_orphan, run_child
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import FINAL, Entry, Job, LostLeaseError, State, Work
@@ -277,22 +278,16 @@ class Heart:
 def beating(queue: Queue, job: Job) -> Iterator[Heart]:
     """Renew a lease while one works."""
     heart = Heart()
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(queue.lease / BEATS):
-            try:
-                queue.renew(job)
-            except LostLeaseError:
-                heart.lost.set()
-                return
-            except TrivoxError:
-                continue  # the disk, perhaps for a moment
+        if heart.is_lost():
+            return
+        try:
+            queue.renew(job)
+        except LostLeaseError:
+            heart.lost.set()
+        except TrivoxError:
+            pass  # the disk, perhaps for a moment
 
-    thread = threading.Thread(target=beat, name="trivox-lease", daemon=True)
-    thread.start()
-    try:
+    with repeating(beat, every=queue.lease / BEATS, thread_name="trivox-lease"):
         yield heart
-    finally:
-        ended.set()
-        thread.join()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from trivox.planning.cost import (
     ForecastFile,
     Stage,
 )
-from trivox.schema import stamped, unstamped, validated
+from trivox.schema import read_stamped, stamped
 from trivox.tasks.task import RunRequest
 
 COST = "cost.json"
@@ -42,28 +41,19 @@ def read_cost(run: Path) -> CostFile | None:
     file = run / COST
     if not file.is_file():
         return None
-    content = _content(file)
     advice = "delete it; the figures of the run do not depend on it"
-    return validated(CostFile, content, where=file, error=FormatError, advice=advice)
+    return read_stamped(CostFile, file, error=FormatError, advice=advice)
 
 
 def read_forecast(file: Path) -> ForecastFile:
     """A forecast; raises `FormatError` for one that is damaged."""
-    content = _content(file)
-    return validated(ForecastFile, content, where=file, error=FormatError, advice=AGAIN)
+    return read_stamped(ForecastFile, file, error=FormatError, advice=AGAIN)
 
 
 def task_in(file: Path) -> object:
     """What a record is about."""
     content = read_json(file)
     return content.get("task") if isinstance(content, dict) else None
-
-
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        return unstamped(read_json(file))
-    except ValueError as error:
-        raise FormatError(f"{file}: {error}; {AGAIN}") from error
 
 
 class Ledger:

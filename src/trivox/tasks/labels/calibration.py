@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +26,19 @@ from trivox.evaluation.metrics.trust_content import (
     CalibrationMeasures,
     CalibrationSection,
     DoubtSection,
+    FlagSection,
     ReliabilityCurve,
+    RiskCoverage,
 )
 from trivox.inference.doubt.calibration import (
+    MINIMUM_CASES,
     Abstention,
     choose_abstention,
     fit_temperature,
     foreground_entropy,
     known_pairs,
 )
+from trivox.inference.doubt.flags import RULE, Flag, ScoreName
 from trivox.inference.doubt.sampling import BAND_VOXELS
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
 from trivox.tasks.labels.promises.held_out import VOXELS_A_CASE, HeldOut, groups_of
@@ -59,17 +64,22 @@ CONVENTION = {
     "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
     "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
     "- Dice (best and random order beside it)",
+    "flag": "by the smaller area under the risk-coverage curve of entropy and of 1 - "
+    "pairwise Dice of the votes (mirrored copies of the network that has not seen the "
+    "case), over cases that have both; entropy where they are equal, and where "
+    "validation had a single vote",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Trust:
-    """temperature and abstention go into the bundle, the section into metrics.json as
-    `calibration`.
+    """temperature, abstention and flag go into the bundle, the section into metrics.json
+    as `calibration`.
     """
 
     temperature: float
     abstention: Abstention | None
+    flag: Flag | None
     section: CalibrationSection
 
 
@@ -96,12 +106,90 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
         "cross_fitted": sorted(cross_fitted.values()),
         "cases": len(every),
         "voxels": sum(len(case.sample.logits) for case in every),
-        **measured,
+        "before": measured["before"],
+        "after": measured["after"],
+        "error_ranking_auroc": measured["error_ranking_auroc"],
+        "reliability": measured["reliability"],
         "doubt": _doubt(scores, dice),
         "abstention": rule,
         "convention": CONVENTION,
     }
-    return Trust(temperature, abstention, section)
+    ranked = ranked_scores(scores, every)
+    flag = None if ranked is None else choose_flag(ranked, every, seen_empty=seen_empty)
+    if ranked is not None and flag is not None:
+        section["flag"] = _flag_section(ranked, flag)
+    return Trust(temperature, abstention, flag, section)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """How well entropy and agreement of so many votes rank the validation cases of which
+    both are known.
+    """
+
+    curves: dict[ScoreName, RiskCoverage]
+    cases: int
+    votes: int
+
+
+def ranked_scores(
+    scores: Sequence[float | None], cases: Sequence[HeldOut]
+) -> Ranked | None:
+    """Compare entropy with 1 - pairwise Dice of the votes; None where validation had
+    single votes, or too few cases.
+    """
+    votes = {case.votes for case in cases}
+    rows = [
+        (score, 1 - case.agreement, 1 - case.dice)
+        for score, case in zip(scores, cases, strict=True)
+        if score is not None and case.agreement is not None and case.dice == case.dice
+    ]
+    if len(votes) != 1 or len(rows) < MINIMUM_CASES:
+        return None
+    entropies, disagreements, risks = np.array(rows).T
+    curves: dict[ScoreName, RiskCoverage] = {
+        "entropy": risk_coverage(entropies, risks),
+        "agreement": risk_coverage(disagreements, risks),
+    }
+    return Ranked(curves, len(rows), votes.pop())
+
+
+def choose_flag(
+    ranked: Ranked, cases: Sequence[HeldOut], *, seen_empty: bool
+) -> Flag | None:
+    """By which score cases are flagged."""
+    doubts = [None if case.agreement is None else 1 - case.agreement for case in cases]
+    rule = choose_abstention(
+        doubts,
+        [case.dice for case in cases],
+        seen_empty=seen_empty,
+        kind="disagreement_of_votes",
+        rule=RULE,
+    )
+    if rule is None:
+        return None
+    areas = {name: curve["aurc"] for name, curve in ranked.curves.items()}
+    better = areas["agreement"] < areas["entropy"]
+    return Flag(
+        chosen="agreement" if better else "entropy",
+        aurc=areas,
+        cases=ranked.cases,
+        votes=ranked.votes,
+        rule=rule,
+    )
+
+
+def _flag_section(ranked: Ranked, flag: Flag) -> FlagSection:
+    curve = ranked.curves["entropy"]
+    return {
+        "chosen": flag.chosen,
+        "aurc": {str(name): area for name, area in flag.aurc.items()},
+        "best": curve["best"],
+        "random": curve["random"],
+        "cases": flag.cases,
+        "votes": flag.votes,
+        "rule": _rule(flag.rule),
+    }
 
 
 def _helps(measured: CalibrationMeasures) -> bool:

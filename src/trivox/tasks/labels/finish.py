@@ -14,7 +14,8 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_bytes
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
-from trivox.inference.doubt.likeness import Likeness, learn_likeness, look_at
+from trivox.inference.doubt.likeness import Look, learn_likeness, look_at
+from trivox.inference.doubt.shift import learn_cases
 from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import trained_weights
 from trivox.planning.plan import Plan
@@ -106,6 +107,7 @@ def finish_labels(
     summary = training_summary(
         prepared, recipe, folders, validation.metrics, request.out
     )
+    looks = _looks(prepared)
     description = LabelDescription(
         task=task.name,
         plan=prepared.plan,
@@ -115,9 +117,16 @@ def finish_labels(
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
-        likeness=_likeness(prepared),
-        volumes=validation.volumes,
+        flag=validation.trust.flag,
+        likeness=learn_likeness(
+            list(looks.values()),
+            channels=prepared.plan.channels,
+            axes=prepared.plan.axis_order,
+        ),
+        volumes=validation.volumes.intervals,
+        volume_cases=learn_cases(looks, validation.volumes.ratios),
         missed=validation.missed,
+        missed_lesions=validation.missed_lesions,
         classification=classes,
         training=summary,
     )
@@ -141,21 +150,20 @@ def take_codes(dataset: Path, bundle: Path, console: Console) -> None:
         write_bytes(bundle / CODES_FILE, file.read_bytes())
 
 
-def _likeness(prepared: PreparedImages) -> Likeness | None:
-    """What all training images, held-out ones too, look like."""
+def _looks(prepared: PreparedImages) -> dict[str, Look]:
+    """What all training images, held-out ones too, look like, by case."""
     plan = prepared.plan
-    looks = []
+    looks = {}
     for case in prepared.dataset.training_cases:
         image, _ = prepared.store.read(case.name)
         facts = prepared.store.facts(case.name)
         z, y, x = facts.get("source_spacing", plan.spacing)
         spacing = (z, y, x)
         first, second, third = (spacing[axis] for axis in plan.axis_order)
-        look = look_at(
+        looks[case.name] = look_at(
             torch.from_numpy(image),
             channels=len(plan.channels),
             source_spacing=(first, second, third),
             spacing=plan.spacing,
         )
-        looks.append(look)
-    return learn_likeness(looks, channels=plan.channels, axes=plan.axis_order)
+    return looks

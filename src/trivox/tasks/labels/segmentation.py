@@ -5,10 +5,11 @@ volumes.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+from trivox.config.choices import MissedKind, require_choice
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.clinical.columns import ClinicalColumn
@@ -20,18 +21,19 @@ from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.evaluation.report.class_part import class_part
-from trivox.evaluation.report.label_part import (
-    detection_part,
+from trivox.evaluation.report.pages import Part
+from trivox.evaluation.report.parts.classes import class_part
+from trivox.evaluation.report.parts.detections import detection_part
+from trivox.evaluation.report.parts.labels import (
     label_headline,
     label_part,
     trust_part,
 )
-from trivox.evaluation.report.pages import Part
+from trivox.evaluation.report.parts.raters import raters_part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.detection.pair import chosen_lesion
-from trivox.inference.doubt.kinds import Extras
+from trivox.inference.doubt.kinds import Extras, Sensitive
 from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
@@ -49,16 +51,12 @@ from trivox.tasks.labels.finish import Classifying, finish_labels
 from trivox.tasks.labels.objective import SegmentationObjective
 from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.labels.prepared import PreparedImages
+from trivox.tasks.labels.promises.cohort import weighed
 from trivox.tasks.labels.teachers import plan_of_student, read_teachers
 from trivox.tasks.labels.teaching import with_teacher
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.tasks.report import report_run
-from trivox.tasks.task import (
-    EvaluateOptions,
-    ModelTask,
-    Pictures,
-    PredictOptions,
-    RunRequest,
-)
+from trivox.tasks.task import ModelTask, Pictures, RunRequest
 
 WITH_CLASSES = "multitask"
 """Name of the task that metrics with classes are of."""
@@ -160,14 +158,6 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         lesion: tuple[str, ...] = ()
         if options.detection is not None:
             lesion = chosen_lesion(options.detection, predictor.descriptions[0])
-        asked = None
-        if options.max_missed is not None:
-            asked = sensitive(
-                [each.missed for each in predictor.descriptions],
-                options.max_missed,
-                list(predictor.labels.targets),
-                scales=options.scales,
-            )
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
@@ -175,9 +165,33 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             fractions=options.fractions,
             detection=lesion,
             clinical=_clinical(options.clinical, predictor.descriptions),
-            sensitive=asked,
+            sensitive=_sensitive(options, predictor),
         )
         return replace(predictor, extras=extras)
+
+    def knowing(
+        self,
+        predictors: Sequence[CasePredictor[Any]],
+        cases: Sequence[Case],
+        options: PredictOptions,
+        console: Console,
+    ) -> Sequence[CasePredictor[Any]]:
+        """They weigh validation cases by the images of the new ones; what a table says
+        of these is settled.
+        """
+        labelling = cast(Sequence[Predictor], predictors)
+        clinical = labelling[0].extras.clinical
+        if clinical is not None:
+            clinical.require_clear(cases)
+            for line in clinical.lines(cases):
+                console.say(line)
+        if not options.weighted_intervals:
+            return labelling
+        cohort = weighed(labelling[0], cases, console)
+        return [
+            replace(each, extras=replace(each.extras, cohort=cohort))
+            for each in labelling
+        ]
 
     def result(
         self, predictor: Any, case: Case, made: Any, options: ResultOptions
@@ -193,16 +207,8 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     def inputs(
         self, source: Path, predictor: Any, console: Console
     ) -> tuple[Case, ...]:
-        """An image, a folder of images, or the cases of a dataset; what a table says
-        of them is settled.
-        """
-        cases = load_inputs(source, channels=predictor.channels, say=console.say)
-        clinical = predictor.extras.clinical
-        if clinical is not None:
-            clinical.require_clear(cases)
-            for line in clinical.lines(cases):
-                console.say(line)
-        return cases
+        """An image, a folder of images, or the cases of a dataset."""
+        return load_inputs(source, channels=predictor.channels, say=console.say)
 
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions
@@ -246,13 +252,14 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     def parts(
         self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
     ) -> list[Part]:
-        """Labels, classes and lesions where there are any, and how far to trust the
-        model.
+        """Labels; classes, lesions and raters where there are any; and how far to trust
+        the model.
         """
         return [
             label_part(metrics, records),
             class_part(metrics, records),
             detection_part(metrics),
+            raters_part(metrics),
             trust_part(metrics),
         ]
 
@@ -331,6 +338,29 @@ class SegmentationTask(LabelTask):
         voxels = prepared.store.mean_voxels(names, len(labels.values))
         objective = SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
         return with_teacher(objective, prepared, recipe, names)
+
+
+def _sensitive(options: PredictOptions, predictor: Predictor) -> Sensitive | None:
+    """What is asked for of missing little; raises `UsageError` for a half question."""
+    if options.max_missed is None:
+        if options.missed != "voxels":
+            raise UsageError(
+                f"--missed {options.missed} says of what at most a share may be missed; "
+                "add the share, for example --max-missed 0.1"
+            )
+        return None
+    require_choice("missed", options.missed, MissedKind)
+    known = {
+        "voxels": [each.missed for each in predictor.descriptions],
+        "lesions": [each.missed_lesions for each in predictor.descriptions],
+    }
+    return sensitive(
+        known[options.missed],
+        options.max_missed,
+        list(predictor.labels.targets),
+        missed=options.missed,
+        scales=options.scales,
+    )
 
 
 def _clinical(

@@ -4,7 +4,7 @@ files, as a user would predict them.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,8 +27,9 @@ from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
-from trivox.inference.doubt.conformal import VolumeIntervals
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.lesion_voxels import LesionSample
 from trivox.inference.doubt.missed import MissedControl
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
@@ -48,8 +49,8 @@ from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.promises.held_out import HeldOut, held_out
-from trivox.tasks.labels.promises.missed import learn_missed_voxels
-from trivox.tasks.labels.promises.volumes import learn_volumes
+from trivox.tasks.labels.promises.missed import learn_missed_shares
+from trivox.tasks.labels.promises.volumes import VolumeLesson, learn_volumes
 from trivox.volumes.formats import read_header, read_labels, write_volume
 from trivox.volumes.volume import Volume
 
@@ -112,8 +113,9 @@ class Validation:
     metrics: MetricsFile
     postprocessing: Postprocessing
     trust: Trust
-    volumes: VolumeIntervals | None
+    volumes: VolumeLesson
     missed: MissedControl | None
+    missed_lesions: MissedControl | None
     head_temperature: float = 1.0
 
 
@@ -135,7 +137,7 @@ class Lesson:
 KINDS = (
     *(Lesson, ClassLesson, Classification, Reading),
     *(LabelEvidence, RegionEvidence, RegionParts),
-    *(HeldOut, VoxelSample),
+    *(HeldOut, VoxelSample, LesionSample),
 )
 """Parts of a lesson."""
 
@@ -212,10 +214,11 @@ def validate_folds(
         seed=seed,
     )
     metrics["volume_intervals"] = volumes.section
-    missed = learn_missed_voxels(
+    missed = learn_missed_shares(
         evidences.samples, folds.scheme, temperature=trust.temperature, seed=seed
     )
-    metrics["missed_voxels"] = missed.section
+    metrics["missed_voxels"] = missed["voxels"].section
+    metrics["missed_lesions"] = missed["lesions"].section
     metrics["sources"] = {
         name: measured_files(_file(out, name), folds.cases[name].label)
         for name in known
@@ -228,7 +231,13 @@ def validate_folds(
         temperature = answers.head_temperature()
     write_json(out / "metrics.json", metrics)
     return Validation(
-        metrics, choice.rules, trust, volumes.intervals, missed.control, temperature
+        metrics,
+        choice.rules,
+        trust,
+        volumes,
+        missed["voxels"].control,
+        missed["lesions"].control,
+        temperature,
     )
 
 
@@ -251,7 +260,7 @@ def _predict_held_out(
         part = [name for name in folds.held_out(fold) if name in lessons]
         if not part:
             continue
-        predictor = fold_predictor(folds, fold)
+        predictor = fold_predictor(folds, fold, compared=True)
         for name in console.track(part, len(part), f"validating fold {fold}"):
             lessons[name].append(_lesson(folds, fold, name, predictor, out))
     return list(lessons.values())
@@ -285,6 +294,7 @@ def _lesson(
         evidence.dice,
         reference,
         cases=len(folds.pairs),
+        trust=prediction.trust,
     )
     return Lesson(fold, name, classes, evidence, sample)
 
@@ -324,9 +334,13 @@ def _file(out: Path, name: str) -> Path:
     return out / "predictions" / f"{name}.nii.gz"
 
 
-def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
+def fold_predictor(
+    folds: TrainedFolds, fold: str, *, compared: bool = False
+) -> Predictor:
     """A predictor of one fold's weights alone, without postprocessing; for classes with
     that fold's classifier, if it was fitted already.
+
+    compared: whether its votes, mirrored copies, are, where there are several.
     """
     recipe = folds.recipe
     description = LabelDescription(
@@ -337,13 +351,14 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
         classification=folds.classes,
     )
     classifier = folds.classifiers.get(fold)
-    return Predictor.of(
+    predictor = Predictor.of(
         description,
         [folds.weights[fold]],
         make_runtime(folds.device, recipe.precision),
         classifiers=[] if classifier is None else [classifier],
         read_everything=True,
     )
+    return replace(predictor, extras=Extras(compared=compared))
 
 
 def _indices(case: Case, scheme: LabelScheme, grid: Volume) -> Volume:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
+from trivox.evaluation.metrics.content import VolumeMetrics
 from trivox.evaluation.metrics.volumes import measure_volume
 from trivox.files import write_bytes, write_json
 from trivox.inference.descriptions import SYNTHETIC
@@ -16,6 +19,17 @@ from trivox.schema import stamped
 from trivox.tasks.reconstruction.pictures import exam_figure
 from trivox.tasks.reconstruction.planning import TASK
 from trivox.volumes.formats import read_volume
+
+
+class ReconstructedFile(TypedDict):
+    """What CASE.json says of a reconstruction whose CT is known, beside its task and
+    version: how many views it was made of, and its metrics.
+    """
+
+    case: str
+    notice: str
+    views: int
+    volume: VolumeMetrics
 
 
 def write_beside(
@@ -35,7 +49,7 @@ def write_beside(
         window=window,
         projections=read_exam(case),
     )
-    content = {
+    content: ReconstructedFile = {
         "case": case.name,
         "notice": SYNTHETIC,
         "views": result.views,

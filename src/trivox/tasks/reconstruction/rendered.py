@@ -7,7 +7,7 @@ from trivox.datasets.dataset import NOTE
 from trivox.datasets.exams import EXAM_FILES, PREVIEW
 from trivox.datasets.layouts.exams import PATIENTS
 from trivox.errors import DataError, few
-from trivox.files import read_json, write_json
+from trivox.files import write_json
 from trivox.outputs import (
     ADVICE,
     Contents,
@@ -18,7 +18,7 @@ from trivox.outputs import (
     require_folder_place,
     text_with,
 )
-from trivox.schema import Frozen, stamped
+from trivox.schema import Frozen, read_stamped, stamped
 
 RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired."
 """What reports have to say of a rendered dataset."""
@@ -61,7 +61,8 @@ def _rendered(out: Path) -> list[str]:
     """
     record = out / RECORD
     if record.is_file() and KINDS[RECORD].wrote(record):
-        return [str(name) for name in read_json(record)["exams"]]
+        content = read_stamped(RenderedFile, record, error=DataError, advice=ADVICE)
+        return list(content.exams)
     note = out / NOTE
     if is_there(record) or not note.is_file() or not KINDS[NOTE].wrote(note):
         return []

@@ -21,7 +21,7 @@ from trivox.evaluation.folders.volumes import (
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report.pages import Part
-from trivox.evaluation.report.volume_part import volume_headline, volume_part
+from trivox.evaluation.report.parts.volumes import volume_headline, volume_part
 from trivox.inference.bundle import read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.many.predictors import CasePredictor
@@ -39,6 +39,7 @@ from trivox.preparation.exam_store import ExamStore, prepare_exams
 from trivox.results.case import CaseResult, volume_result
 from trivox.results.options import ResultOptions
 from trivox.tasks.console import Console
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
 from trivox.tasks.reconstruction.pictures import picture_exams
@@ -46,14 +47,7 @@ from trivox.tasks.reconstruction.planning import TASK, plan_reconstruction
 from trivox.tasks.reconstruction.prediction import write_beside
 from trivox.tasks.reconstruction.validation import finish_volumes
 from trivox.tasks.report import report_run
-from trivox.tasks.task import (
-    EvaluateOptions,
-    ModelTask,
-    Pictures,
-    PlanDecision,
-    PredictOptions,
-    RunRequest,
-)
+from trivox.tasks.task import ModelTask, Pictures, PlanDecision, RunRequest
 
 OF_LABELS = (
     "tta",
@@ -65,6 +59,8 @@ OF_LABELS = (
     "detection",
     "clinical",
     "max_missed",
+    "missed",
+    "weighted_intervals",
 )
 """Options of predictions that only models of label maps know."""
 

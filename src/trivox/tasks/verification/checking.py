@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from trivox.config.choices import ConventionName
+from trivox.config.recipe import read_recipe
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.datasets.splits import Split, dataset_splits, trained_splits
+from trivox.datasets.splits import Split, dataset_splits, read_folds, trained_splits
 from trivox.errors import DataError, TrivoxError, few
 from trivox.evaluation.conventions.choice import CONVENTIONS
 from trivox.evaluation.folders.agreement import (
@@ -31,10 +32,11 @@ from trivox.inference.bundle import read_any_bundle
 from trivox.inference.folder import predict_cases
 from trivox.sources import source_of
 from trivox.tasks.console import Console
+from trivox.tasks.options import EvaluateOptions, PredictOptions
 from trivox.tasks.origin import differences as changes_since
 from trivox.tasks.origin import read_origin
-from trivox.tasks.stages import FOLDS
-from trivox.tasks.task import EvaluateOptions, ModelTask, PredictOptions
+from trivox.tasks.stages import FOLDS, read_run
+from trivox.tasks.task import ModelTask
 from trivox.volumes.formats import read_volume
 
 AnyTask = ModelTask[Any, Any]
@@ -175,10 +177,8 @@ def _wrong_weights(run: Path) -> Iterator[str]:
 
 
 def _splits(run: Path, wrong: list[str]) -> list[Split]:
-    content = read_json(run / "splits.json")
-    count = len(content) if isinstance(content, list) else 0
     try:
-        return trained_splits(run, [str(number) for number in range(count)])
+        return read_folds(run)
     except DataError as error:
         wrong.append(str(error))
         return []
@@ -202,9 +202,8 @@ def _wrong_folds(dataset: Dataset, splits: Sequence[Split]) -> Iterator[str]:
 
 def _folds_trained(run: Path, splits: Sequence[Split]) -> list[Split]:
     """Those whose weights the bundle holds."""
-    content = read_json(run / "run.json")
-    fold = str(content.get("fold", "all"))
-    return [splits[int(fold)]] if fold.isdecimal() and splits else list(splits)
+    fold = read_run(run).fold
+    return trained_splits(run, [fold]) if splits and fold != "all" else list(splits)
 
 
 def _cases_trained_on(metrics: MetricsFile, splits: Sequence[Split]) -> Iterator[str]:
@@ -300,7 +299,7 @@ def _predict_again(
 
 def _precision(run: Path) -> str:
     """What the run computed in, as far as a CPU does."""
-    precision = str(read_json(run / "recipe.json").get("precision", "auto"))
+    precision = read_recipe(read_json(run / "recipe.json")).precision
     return precision if precision in ("fp32", "bf16") else "auto"
 
 

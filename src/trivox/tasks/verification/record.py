@@ -1,13 +1,15 @@
 """The record of a run that its figures follow from its files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from trivox.files import file_hash, read_json, write_json
-from trivox.schema import Frozen, stamped
+from trivox.errors import FormatError
+from trivox.files import file_hash, write_json
+from trivox.schema import Frozen, read_stamped, stamped
 
 RECORD = "verified.json"
+AGAIN = "delete it, and verify the run again"
+NOT_VERIFIED = "not verified ('trivox verify')"
 
 
 class VerifiedFile(Frozen):
@@ -48,9 +50,13 @@ def _hashes(run: Path) -> dict[str, str]:
 
 
 def verified_line(run: Path) -> str:
-    """What a report says of its own figures."""
+    """What a report says of its own figures; raises `FormatError` for a record that is
+    damaged.
+    """
     file = run / RECORD
-    content: Mapping[str, Any] = read_json(file) if file.is_file() else {}
-    if content.get("files") != _hashes(run):
-        return "not verified ('trivox verify')"
-    return f"verified: {content['numbers']} numbers follow from the files"
+    if not file.is_file():
+        return NOT_VERIFIED
+    record = read_stamped(VerifiedFile, file, error=FormatError, advice=AGAIN)
+    if record.files != _hashes(run):
+        return NOT_VERIFIED
+    return f"verified: {record.numbers} numbers follow from the files"

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
 from trivox.inference.detection.pair import DetectionRecord
+from trivox.inference.doubt.flags import ScoreName
 from trivox.inference.judge import SensitiveTarget, TargetVolume
 from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
@@ -46,6 +47,7 @@ class CaseRecord(_CaseRecord, total=False):
     agreement: float | None
     abstain: bool
     score: float | None
+    flag: ScoreName
     unlike: list[str]
     reason: str | None
     sensitive: dict[str, SensitiveTarget]

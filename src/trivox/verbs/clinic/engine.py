@@ -26,7 +26,7 @@ from trivox.service.serve.jobs.states import Failure, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import JobError, Order, Report
 from trivox.tasks.choice import task_of
-from trivox.tasks.task import PredictOptions
+from trivox.tasks.options import PredictOptions
 from trivox.verbs.predict import key_of, predict
 
 NEEDED = (

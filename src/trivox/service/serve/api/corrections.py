@@ -16,9 +16,15 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from trivox.schema import stamped
 from trivox.service.serve.api.limits import no_space, require_space
 from trivox.service.serve.api.problems import ProblemError
-from trivox.service.serve.api.review_schemas import view_of_review
+from trivox.service.serve.api.review_schemas import (
+    Origin,
+    ProvenanceFile,
+    ReviewedModel,
+    view_of_review,
+)
 from trivox.service.serve.api.reviews import ReviewDesk
 from trivox.service.serve.api.schemas import ModelView
 from trivox.service.serve.review.store import Decision, Review
@@ -27,8 +33,6 @@ from trivox.version import NOTICE, __version__
 MOST = 100_000
 ENDING = ".nii.gz"
 ID_LETTERS = 12
-FIELDS = ("job", "model", "identity", "decision", "who", "when", "sha256")
-"""What is said of each case."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,17 @@ def _description(model: ModelView, cases: int) -> dict[str, Any]:
 
 
 def _provenance(model: ModelView, cases: Sequence[Review]) -> dict[str, Any]:
-    """Who decided what of which model's results, and when."""
-    return {
-        "format_version": 1,
-        "trivox_version": __version__,
-        "notice": NOTICE,
-        "model": {"name": model.name, "identity": model.identity},
-        "cases": {case_name(each.job): _origin(each) for each in cases},
-    }
+    content = ProvenanceFile(
+        trivox_version=__version__,
+        notice=NOTICE,
+        model=ReviewedModel(name=model.name, identity=model.identity),
+        cases={case_name(each.job): _origin(each) for each in cases},
+    )
+    return stamped(content.model_dump(mode="json"), model.task)
 
 
-def _origin(review: Review) -> dict[str, Any]:
-    """Where a label map is from."""
-    return view_of_review(review).model_dump(mode="json", include=set(FIELDS))
+def _origin(review: Review) -> Origin:
+    return Origin.model_validate(view_of_review(review), from_attributes=True)
 
 
 def _write_zip(

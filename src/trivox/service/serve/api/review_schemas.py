@@ -61,6 +61,36 @@ class ReviewView(BaseModel):
     sha256: str | None
 
 
+class Origin(BaseModel):
+    """Where a label map of reviewed cases is from; fields as of `ReviewView`."""
+
+    job: str
+    model: str
+    identity: str
+    decision: Decision
+    who: str
+    when: str
+    sha256: str | None
+
+
+class ReviewedModel(BaseModel):
+    """The model whose results were reviewed."""
+
+    name: str
+    identity: str
+
+
+class ProvenanceFile(BaseModel):
+    """What provenance.json of reviewed cases says beside its task and version: who
+    decided what of which model's results, and when.
+    """
+
+    trivox_version: str
+    notice: str
+    model: ReviewedModel
+    cases: dict[str, Origin]
+
+
 class History(BaseModel):
     """All that was said of a job's result, the newest last: that one counts."""
 

@@ -1,1 +1,3 @@
-"""What held-out cases let a model promise: volumes within bounds, few voxels missed."""
+"""What held-out cases let a model promise: volumes within bounds, few voxels and lesions
+missed.
+"""

@@ -37,10 +37,12 @@ VOLUME_CONVENTION = {
 @dataclass(frozen=True, eq=False)
 class VolumeLesson:
     """intervals go into the bundle, the section into metrics.json as
-    `volume_intervals`.
+    `volume_intervals`; ratios: logarithm of true over predicted volume, by target and
+    case.
     """
 
     intervals: VolumeIntervals | None
+    ratios: Mapping[str, Mapping[str, float]]
     section: VolumeIntervalSection
 
 
@@ -59,15 +61,16 @@ def learn_volumes(
     """
     groups = groups_of({name: folds[name] for name in cases}, seed)
     volumes: dict[str, Pairs] = {}
-    rows: dict[str, VolumeIntervalRow] = {}
+    by_target: dict[str, dict[str, float]] = {}
     for target in targets:
         pairs = {name: _volumes(case[target]) for name, case in cases.items()}
         volumes[target] = list(pairs.values())
         ratios = log_ratios(volumes[target], offset_ml).tolist()
-        by_case = dict(zip(pairs, ratios, strict=True))
-        rows[target] = _tested(by_case, groups)
+        by_target[target] = dict(zip(pairs, ratios, strict=True))
+    rows = {target: _tested(ratios, groups) for target, ratios in by_target.items()}
     return VolumeLesson(
         learn_intervals(volumes, offset_ml=offset_ml),
+        by_target,
         {
             "level": LEVEL,
             "offset_ml": offset_ml,

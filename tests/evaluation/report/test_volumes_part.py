@@ -8,7 +8,7 @@ from trivox.evaluation.folders.volume_summary import (
     collect_volumes,
 )
 from trivox.evaluation.report.page import write_report
-from trivox.evaluation.report.volume_part import volume_part
+from trivox.evaluation.report.parts.volumes import volume_part
 
 
 def scores(level, cases):

@@ -118,37 +118,14 @@ def label_part(metrics: Metrics, records: Records = ()) -> Part:
     )
 
 
-def detection_part(metrics: Metrics) -> Part:
-    """How well lesions are found; empty without the section `detection`."""
-    section = metrics.get("detection")
-    if not section:
-        return Part()
-    summary = section["summary"]
-    scores = {
-        "Average precision of lesions": summary["ap"],
-        "AUROC of cases": summary["auroc"],
-    }
-    for rate, score in summary["sensitivity"].items():
-        scores[f"Lesions found at {rate} false a case"] = score
-    return Part(
-        body=rendered(
-            "detection_part.html.j2",
-            scores=scores,
-            summary=summary,
-            lesion=", ".join(section["lesion"]),
-            methods=methods_text(scores.values()),
-        ),
-        convention=titled("lesions", section.get("convention")),
-    )
-
-
 def trust_part(metrics: Metrics) -> Part:
     """How far the probabilities of voxels can be trusted; empty without the section
     `calibration`.
     """
     calibration = metrics.get("calibration") or {}
     volumes = metrics.get("volume_intervals") or {}
-    missed = metrics.get("missed_voxels") or {}
+    voxels = metrics.get("missed_voxels") or {}
+    lesions = metrics.get("missed_lesions") or {}
     if not calibration:
         return Part()
     body = rendered(
@@ -157,12 +134,16 @@ def trust_part(metrics: Metrics) -> Part:
         reliability=reliability_chart(calibration),
         sentences=list(_trust_sentences(calibration)),
         volumes=volumes.get("targets") or {},
-        missed=missed.get("targets") or {},
+        missed={
+            "voxels": voxels.get("targets") or {},
+            "lesions": lesions.get("targets") or {},
+        },
     )
     convention = {
         **titled("calibration", calibration.get("convention")),
         **titled("volumes", volumes.get("convention")),
-        **titled("missed voxels", missed.get("convention")),
+        **titled("missed voxels", voxels.get("convention")),
+        **titled("missed lesions", lesions.get("convention")),
     }
     return Part(body=body, convention=convention)
 
@@ -302,12 +283,39 @@ def _trust_sentences(calibration: Metrics) -> Iterator[str]:
             "Mean entropy in the predicted foreground and Dice of a case: Spearman "
             f"{number(doubt['spearman_with_dice'], 2)} over {doubt['cases']} cases."
         )
+    flag = calibration.get("flag") or {}
+    if flag:
+        yield _flag_sentence(flag)
     rule = calibration.get("abstention")
-    if rule is None:
+    if flag.get("chosen") == "agreement":
+        overlap = number(1 - flag["rule"]["threshold"], 3)
+        yield f"A case is flagged where they overlap less than {overlap}: " + _flagged(
+            flag["rule"]
+        )
+    elif rule is None:
         yield "Too few validation cases to choose when a case is flagged."
-        return
-    yield (
-        f"A case is flagged above {number(rule['threshold'], 3)} nats: "
+    else:
+        nats = number(rule["threshold"], 3)
+        yield f"A case is flagged above {nats} nats: {_flagged(rule)}"
+
+
+def _flag_sentence(flag: Metrics) -> str:
+    """Which score flags cases, and why."""
+    areas = {name: number(area, 4) for name, area in flag["aurc"].items()}
+    known = (
+        f"area under the risk-coverage curve over {flag['cases']} cases "
+        f"{areas['entropy']} for entropy, {areas['agreement']} for 1 - pairwise Dice of "
+        f"{flag['votes']} votes, {number(flag['best'], 4)} at best, "
+        f"{number(flag['random'], 4)} at random"
+    )
+    if flag["chosen"] == "agreement":
+        return f"How little votes overlap points better at poor cases: {known}."
+    return f"Entropy points at least as well at poor cases as votes do: {known}."
+
+
+def _flagged(rule: Metrics) -> str:
+    """How many validation cases a rule flags."""
+    return (
         f"{rule['flagged']} of {rule['cases']} validation cases, "
         f"{rule['flagged_poor']} of the {rule['poor']} with a Dice below "
         f"{number(rule['poor_dice'], 3)}."
