@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trivox.cli import app
-from trivox.errors import BundleError, RecipeError, UsageError
+from trivox.errors import BundleError, UsageError
 from trivox.inference.doubt import shift
 from trivox.volumes.formats import read_volume
 
@@ -115,13 +115,37 @@ def test_cases_may_be_flagged_by_votes(predict, bundle):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--uncertainty", "variance"], RecipeError, "single vote"),
+        (["--uncertainty", "variance"], UsageError, "single vote"),
         (["--mc-samples", "3"], BundleError, r"network_options\.dropout=0\.1"),
     ],
 )
 def test_what_cannot_be_given_is_said_in_one_line(predict, options, error, message):
     with pytest.raises(error, match=message):
         predict(*options)
+
+
+@pytest.mark.parametrize("share", ["1.5", "0", "0.009", "-0.1", "nan", "inf"])
+def test_a_share_that_is_none_is_refused_before_the_model_is_read(
+    predict, bundle, share
+):
+    next(bundle.glob("*.safetensors")).unlink()
+    with pytest.raises(UsageError, match=r"--max-missed .*: give a share from 0\.01"):
+        predict("--max-missed", share)
+
+
+FURTHER_MAPS = (
+    ["--probabilities"],
+    ["--uncertainty", "entropy"],
+    ["--detection", "lesion"],
+    ["--max-missed", "0.1"],
+)
+
+
+@pytest.mark.parametrize("options", FURTHER_MAPS, ids=lambda options: options[0])
+def test_maps_that_a_format_leaves_out_are_not_asked_for(predict, tmp_path, options):
+    with pytest.raises(UsageError, match=f"{options[0]} writes maps in NIfTI, which"):
+        predict(*options, "--format", "png")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("scales", ["", "0", "1,-1", "one", "nan"])
@@ -235,16 +259,16 @@ def test_lesions_have_thresholds_that_voxels_have_not(predict, bundle, tmp_path)
 
 
 def test_what_cannot_be_promised_is_one_line(predict, bundle):
-    with pytest.raises(RecipeError, match="knows no thresholds"):
+    with pytest.raises(UsageError, match="knows no thresholds"):
         predict("--max-missed", "0.1")
     with_thresholds(bundle, {"organ": 0.4})
-    with pytest.raises(RecipeError, match=r"takes 19 .* there were 12; ask for 0\.08"):
+    with pytest.raises(UsageError, match=r"takes 19 .* there were 12; ask for 0\.08"):
         predict("--max-missed", "0.05")
-    with pytest.raises(RecipeError, match=r"from 0\.01 to 0\.5"):
+    with pytest.raises(UsageError, match=r"from 0\.01 to 0\.5"):
         predict("--max-missed", "0.9")
-    with pytest.raises(RecipeError, match="one model at scale 1"):
+    with pytest.raises(UsageError, match="one model at scale 1"):
         predict("--max-missed", "0.1", "--scales", "0.9,1")
-    with pytest.raises(RecipeError, match="no thresholds for missed lesions"):
+    with pytest.raises(UsageError, match="no thresholds for missed lesions"):
         predict("--max-missed", "0.1", "--missed", "lesions")
     with pytest.raises(UsageError, match="add the share, for example --max-missed"):
         predict("--missed", "lesions")
@@ -310,7 +334,7 @@ def test_cases_that_count_for_nothing_change_no_interval(predict, bundle, monkey
 
 
 def test_weights_need_validation_cases_of_such_images(predict, bundle):
-    with pytest.raises(RecipeError, match="does not know what its validation cases"):
+    with pytest.raises(UsageError, match="does not know what its validation cases"):
         predict("--weighted-intervals")
     with_volume_cases(bundle, looks=20)
     with pytest.raises(BundleError, match="have 20 numbers, images of 1 channels 21"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import entr
 
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, UsageError
 from trivox.inference.bundle import read_bundle
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.members import scaled_spacing
@@ -111,7 +111,7 @@ def test_equal_votes_agree_and_hold_no_mutual_information(predictor):
 def test_a_single_vote_has_nothing_to_compare(predictor):
     model = made(predictor, "one vote")
     for kind in ("mutual_information", "variance"):
-        with pytest.raises(RecipeError, match="single vote"):
+        with pytest.raises(UsageError, match="single vote"):
             model.predict_volume(IMAGE, uncertainty=[kind])
 
 
@@ -148,7 +148,7 @@ def test_a_case_is_the_same_whatever_came_before_and_outside_nothing_is_seeded(
 def test_a_model_without_dropout_refuses_passes(tiny_run):
     with pytest.raises(BundleError, match="no dropout"):
         Predictor.load(tiny_run, device="cpu", mc_samples=4)
-    with pytest.raises(RecipeError, match="scales"):
+    with pytest.raises(UsageError, match="scales"):
         Predictor.load(tiny_run, device="cpu", scales=(0.0,))
 
 

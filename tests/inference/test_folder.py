@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
-from trivox.errors import RecipeError, ResourceError
+from trivox.errors import ResourceError, UsageError
 from trivox.inference import writing
 from trivox.inference.doubt.kinds import KINDS, Extras
 from trivox.inference.folder import predict_cases
@@ -189,7 +189,7 @@ def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
 
 
 def test_kinds_that_cannot_be_given_are_refused_before_anything_begins(predictor):
-    with pytest.raises(RecipeError, match="single vote"):
+    with pytest.raises(UsageError, match="single vote"):
         giving(predictor, uncertainty=["entropy", "mutual_information"])
 
 

@@ -84,6 +84,24 @@ def test_a_bundle_with_any_field_altered_predicts_or_is_refused(model, data):
         ),
         (("classification",), {"classes": ["a", "b"], "lesion": [7], "width": 8}),
         (
+            ("classification",),
+            {
+                "classes": ["a", "b"],
+                "lesion": [1],
+                "width": 8,
+                "clinical": [{"name": "age"}, {"name": "age"}],
+            },
+        ),
+        (
+            ("missed",),
+            {"targets": {"liver": {"cases": 9, "thresholds": [None] * 9 + [0.5] * 41}}},
+        ),
+        (
+            ("missed_lesions",),
+            {"targets": {"organ": {"cases": 9, "thresholds": [0.5] * 50}}},
+        ),
+        (("volumes",), {"offset_ml": 1.0, "targets": {"liver": None}}),
+        (
             ("abstention",),
             {
                 "threshold": math.nan,

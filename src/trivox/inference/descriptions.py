@@ -78,6 +78,9 @@ class ClassDescription(Grown):
     def _distinct(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {self.classes} occur more than once")
+        names = [column.name for column in self.clinical]
+        if len(set(names)) < len(names):
+            raise ValueError(f"clinical columns {names} occur more than once")
         return self
 
 
@@ -194,6 +197,16 @@ class LabelDescription(BundleDescription):
         }.items():
             if not set(indices) <= set(known):
                 raise ValueError(f"{name} {indices} is none of {list(known)}")
+        promises = {
+            "volumes": self.volumes,
+            "missed": self.missed,
+            "missed_lesions": self.missed_lesions,
+        }
+        for name, promise in promises.items():
+            targets = set() if promise is None else set(promise.targets)
+            strange = sorted(targets - set(self.plan.labels.targets))
+            if strange:
+                raise ValueError(f"{name}: the model has no label '{strange[0]}'")
         return self
 
     @model_validator(mode="after")

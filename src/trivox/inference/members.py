@@ -10,7 +10,7 @@ from torch import nn
 
 from trivox.config.choices import EngineName
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, RecipeError, UsageError
+from trivox.errors import BundleError, UsageError
 from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import ClassReader
 from trivox.inference.descriptions import AXES, LabelDescription
@@ -328,10 +328,10 @@ def require_alike(bundles: Sequence[LabelBundle]) -> None:
 
 
 def require_scales(scales: Sequence[float]) -> None:
-    """Raise `RecipeError` for scales that structures cannot be looked at."""
+    """Raise `UsageError` for scales that structures cannot be looked at."""
     low, high = SCALES
     if not scales or not all(low <= scale <= high for scale in scales):
-        raise RecipeError(
+        raise UsageError(
             f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
         )
 
@@ -352,9 +352,9 @@ def settings_of(
 
 
 def require_scale_one(scales: Sequence[float]) -> None:
-    """Raise `RecipeError` where a class cannot be read; see `scaled_member`."""
+    """Raise `UsageError` where a class cannot be read; see `scaled_member`."""
     if 1.0 not in scales:
-        raise RecipeError(
+        raise UsageError(
             f"scales {list(scales)}: the class of a case is read at scale 1; add it to "
             "the scales"
         )

@@ -18,7 +18,7 @@ import torch
 from trivox.config.choices import EngineChoice, MissingChannels, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import RecipeError
+from trivox.errors import UsageError
 from trivox.inference.bundle import model_paths, read_bundle
 from trivox.inference.classes.files import (
     CLASSES_FILE,
@@ -70,7 +70,7 @@ class Predictor:
     """Ready to predict; build it with `Predictor.load`.
 
     extras: what is given beside label maps; others by `dataclasses.replace`. Raises
-    `RecipeError` for kinds of doubt that the members cannot give.
+    `UsageError` for kinds of doubt that the members cannot give.
     """
 
     descriptions: tuple[LabelDescription, ...]
@@ -114,7 +114,7 @@ class Predictor:
         """
         require_scales(scales)
         if mc_samples < 0:
-            raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
+            raise UsageError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
         require_choice("engine", engine, EngineChoice)
         bundles = [read_bundle(path) for path in model_paths(models)]
@@ -249,7 +249,7 @@ class Predictor:
         """Predict one image; the result lies on its grid.
 
         uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`); raises
-        `RecipeError` for kinds that a single vote cannot give. They and probabilities
+        `UsageError` for kinds that a single vote cannot give. They and probabilities
         come in addition to the predictor's `extras`. reference: label indices `(z, y,
         x)` on the source grid; voxels near them are sampled. Neither changes the label
         map.

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trivox.config.choices import EngineChoice, MissedKind, MissingChannels
+from trivox.errors import UsageError
+from trivox.inference.doubt.missed import step_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class PredictOptions:
     max_missed: float | None = None
     missed: MissedKind = "voxels"
     weighted_intervals: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a share that is none, and for half a question."""
+        if self.max_missed is not None:
+            step_of(self.max_missed)
+        elif self.missed != "voxels":
+            raise UsageError(
+                f"--missed {self.missed} says of what at most a share may be missed; add "
+                "the share, for example --max-missed 0.1"
+            )
 
 
 @dataclass(frozen=True)

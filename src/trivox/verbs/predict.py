@@ -185,7 +185,6 @@ def predict(
     task = task_of(paths[0])
     how = ResultOptions(seg_type, _codes(paths, Path(input)))
     files = result_files(format, how, task.gives, statistics=statistics)
-    _require_nifti(detection, files)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -204,6 +203,7 @@ def predict(
         weighted_intervals=weighted_intervals,
         fractions=files.fractions,
     )
+    _require_nifti(options, files)
     predictors = _predictors(task, paths, options, device)
     choice = series_choice(series, slice_tolerance)
     listed = task.inputs(Path(input), predictors[0], console)
@@ -245,12 +245,20 @@ def _predictions_of(
     )
 
 
-def _require_nifti(detection: str | None, files: ResultFiles) -> None:
-    """Raise `UsageError` where maps of detection are asked for without any maps."""
-    if detection is not None and not files.maps:
-        raise UsageError(
-            "--detection writes maps in NIfTI, which --format leaves out; add nifti to it"
-        )
+def _require_nifti(options: PredictOptions, files: ResultFiles) -> None:
+    """Raise `UsageError` where further maps are asked for without any maps."""
+    asked = {
+        "--detection": options.detection is not None,
+        "--max-missed": options.max_missed is not None,
+        "--probabilities": options.probabilities,
+        "--uncertainty": bool(options.uncertainty),
+    }
+    for option, is_asked in asked.items():
+        if is_asked and not files.maps:
+            raise UsageError(
+                f"{option} writes maps in NIfTI, which --format leaves out; add nifti to "
+                "it"
+            )
 
 
 def made_ready(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import RecipeError
+from trivox.errors import UsageError
 from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.inference.doubt.missed import (
     LEVELS,
@@ -113,18 +113,18 @@ def asked(cases, level, targets=("a",), **other):
 def test_what_cannot_be_promised_is_said_in_one_line():
     assert asked(9, 0.1).thresholds == {"a": 0.5}
     assert asked(30, 0.1, ("a", "b")).thresholds == {"a": 0.5, "b": None}
-    with pytest.raises(RecipeError, match=r"takes 19 .* there were 9; ask for 0\.1 or"):
+    with pytest.raises(UsageError, match=r"takes 19 .* there were 9; ask for 0\.1 or"):
         asked(9, 0.05)
-    with pytest.raises(RecipeError, match=r"there were 0$"):
+    with pytest.raises(UsageError, match=r"there were 0$"):
         asked(9, 0.1, ("b",))
     for level in (0, 0.009, 0.51, -1, float("nan")):
-        with pytest.raises(RecipeError, match=r"no share from 0\.01 to 0\.5"):
+        with pytest.raises(UsageError, match=r"share from 0\.01 to 0\.5"):
             asked(9, level)
-    with pytest.raises(RecipeError, match="needs one model at scale 1"):
+    with pytest.raises(UsageError, match="needs one model at scale 1"):
         asked(9, 0.1, scales=(0.9,))
-    with pytest.raises(RecipeError, match="needs one model at scale 1"):
+    with pytest.raises(UsageError, match="needs one model at scale 1"):
         sensitive([None, None], 0.1, ["a"])
-    with pytest.raises(RecipeError, match="knows no thresholds"):
+    with pytest.raises(UsageError, match="knows no thresholds"):
         sensitive([None], 0.1, ["a"])
 
 
@@ -138,6 +138,14 @@ def test_thresholds_of_a_file_are_checked():
         MissedThresholds(cases=9, thresholds=(0.5,) * (LEVELS - 1))
     with pytest.raises(ValidationError):
         MissedThresholds(cases=9, thresholds=(1.5,) * LEVELS)
+    with pytest.raises(ValidationError, match="take 99 cases, not 98"):
+        MissedThresholds(cases=98, thresholds=(0.5,) * LEVELS)
+    with pytest.raises(ValidationError, match="take 9 cases, not 8"):
+        MissedThresholds(cases=8, thresholds=(None,) * 20 + (0.5,) * 30)
+    for fallen in ((0.5, *[0.4] * 49), (0.5, None, *[0.5] * 48)):
+        with pytest.raises(ValidationError, match="fall where more may be missed"):
+            MissedThresholds(cases=99, thresholds=fallen)
+    MissedThresholds(cases=99, thresholds=(0.5,) * LEVELS)
     control = learn_missed({"a": [np.array([0.1, 0.7])] * 12})
     assert MissedControl.model_validate_json(control.model_dump_json()) == control
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, RecipeError, UsageError
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.doubt.uncertainty import (
     Agreement,
@@ -203,7 +203,7 @@ def test_agreement_of_equal_votes_is_one_and_of_a_single_one_unknown():
 def test_kinds_that_cannot_be_given_are_refused():
     require_kinds(["entropy"], votes=1)
     require_kinds(KINDS, votes=2)
-    with pytest.raises(RecipeError, match=r"'variance' compares votes.*--tta"):
+    with pytest.raises(UsageError, match=r"'variance' compares votes.*--tta"):
         require_kinds(["variance"], votes=1)
     with pytest.raises(
         RecipeError, match="'spread' does not exist; choose from entropy"

@@ -9,16 +9,16 @@ like the validation cases.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivox.config.choices import MissedKind
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import RecipeError
+from trivox.errors import UsageError
 from trivox.inference.doubt.kinds import Sensitive
 from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.inference.doubt.uncertainty import probabilities_of
@@ -50,12 +50,28 @@ Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
 class MissedThresholds(Frozen):
-    """Thresholds of a target, for levels of 0.01, 0.02, ... each; None: too few cases."""
+    """Thresholds of a target, for levels of 0.01, 0.02, ... each; None: too few cases.
+
+    More may be missed from higher ones on, so they never fall.
+    """
 
     cases: int = Field(ge=1)
     thresholds: tuple[Threshold | None, ...] = Field(
         min_length=LEVELS, max_length=LEVELS
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        known = [each for each in self.thresholds if each is not None]
+        if not known:
+            return self
+        none = LEVELS - len(known)
+        if list(self.thresholds) != [None] * none + sorted(known):
+            raise ValueError("thresholds fall where more may be missed")
+        least = cases_for(STEP * (none + 1))
+        if self.cases < least:
+            raise ValueError(f"such thresholds take {least} cases, not {self.cases}")
+        return self
 
     def threshold(self, level: float) -> float | None:
         """For missing at most a share of `level` in the mean of cases."""
@@ -157,10 +173,11 @@ def missed_by_others(
 
 
 def step_of(level: float) -> int:
-    """The step at or below a level; raises `RecipeError` for one that is none."""
+    """The step at or below a level; raises `UsageError` for one that is none."""
     if not STEP - 1e-9 <= level <= LARGEST + 1e-9:
-        raise RecipeError(
-            f"max_missed {level:g} is no share from {STEP:g} to {LARGEST:g}"
+        raise UsageError(
+            f"--max-missed {level:g}: give a share from {STEP:g} to {LARGEST:g}, for "
+            "example 0.1"
         )
     return math.floor(level / STEP + 1e-9)
 
@@ -176,21 +193,21 @@ def sensitive(
     """What a model knows of missing at most a share of `level`.
 
     models: what each that votes knows, of missed voxels or lesions as `missed` says;
-    targets: of the model. Raises `RecipeError` where several decide, or one at other
+    targets: of the model. Raises `UsageError` where several decide, or one at other
     scales, and where no target had enough cases.
     """
     step_of(level)
     if len(models) > 1 or tuple(scales) != (1.0,):
-        raise RecipeError(
-            "max_missed needs one model at scale 1: thresholds were learnt on its own "
+        raise UsageError(
+            "--max-missed needs one model at scale 1: thresholds were learnt on its own "
             "probabilities, not on the mean of several"
         )
     (control,) = models
     if control is None:
-        raise RecipeError(
-            f"max_missed {level:g}: the model knows no thresholds for missed {missed}, it "
-            "was imported, or trained by an earlier version or with too few validation "
-            "cases; train it again"
+        raise UsageError(
+            f"--max-missed {level:g}: the model knows no thresholds for missed {missed}, "
+            "it was imported, or trained by an earlier version or with too few "
+            "validation cases; train it again"
         )
     thresholds: dict[str, float | None] = {}
     cases: dict[str, int] = {}
@@ -199,15 +216,15 @@ def sensitive(
         thresholds[target] = None if entry is None else entry.threshold(level)
         cases[target] = 0 if entry is None else entry.cases
     if not any(threshold is not None for threshold in thresholds.values()):
-        raise RecipeError(_impossible(level, max(cases.values())))
+        raise UsageError(_impossible(level, max(cases.values())))
     return Sensitive(STEP * step_of(level), thresholds, cases, missed)
 
 
 def _impossible(level: float, cases: int) -> str:
     """Why so many cases cannot promise a level, and what they can."""
     line = (
-        f"max_missed {level:g} cannot be promised: it takes {cases_for(level)} validation "
-        f"cases with a structure, there were {cases}"
+        f"--max-missed {level:g} cannot be promised: it takes {cases_for(level)} "
+        f"validation cases with a structure, there were {cases}"
     )
     smallest = math.ceil(1 / (cases + 1) / STEP - 1e-9) * STEP
     return line if cases < FEWEST else f"{line}; ask for {smallest:.2g} or more"

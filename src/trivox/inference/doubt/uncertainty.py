@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, RecipeError, UsageError
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.engines.room import MEMORY
 from trivox.volumes.volume import Array, Shape
@@ -43,14 +43,16 @@ def entropy(probabilities: Tensor, *, exclusive: bool) -> Tensor:
 
 
 def require_kinds(kinds: Iterable[str], *, votes: int) -> None:
-    """Raise `RecipeError` for an unknown kind, or one that so few votes cannot give."""
+    """Raise `RecipeError` for an unknown kind, `UsageError` for one that so few votes
+    cannot give.
+    """
     for kind in kinds:
         if kind not in KINDS:
             raise RecipeError(
                 f"uncertainty '{kind}' does not exist; choose from {', '.join(KINDS)}"
             )
         if kind != "entropy" and votes < 2:
-            raise RecipeError(
+            raise UsageError(
                 f"uncertainty '{kind}' compares votes, and one network alone has a "
                 "single vote; add --tta, --mc-samples 10, --scales 0.9,1,1.1 or "
                 "another model, or ask for entropy"

@@ -341,13 +341,8 @@ class SegmentationTask(LabelTask):
 
 
 def _sensitive(options: PredictOptions, predictor: Predictor) -> Sensitive | None:
-    """What is asked for of missing little; raises `UsageError` for a half question."""
+    """What is asked for of missing little."""
     if options.max_missed is None:
-        if options.missed != "voxels":
-            raise UsageError(
-                f"--missed {options.missed} says of what at most a share may be missed; "
-                "add the share, for example --max-missed 0.1"
-            )
         return None
     require_choice("missed", options.missed, MissedKind)
     known = {

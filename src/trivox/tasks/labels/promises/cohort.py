@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from trivox.datasets.dataset import Case
-from trivox.errors import RecipeError, ResourceError, TrivoxError
+from trivox.errors import ResourceError, TrivoxError, UsageError
 from trivox.inference.doubt.shift import Cohort, features_of, weigh_cohort
 from trivox.inference.judge import look_of
 from trivox.inference.predictor import Predictor
@@ -14,20 +14,20 @@ def weighed(predictor: Predictor, cases: Sequence[Case], console: Console) -> Co
     """Weigh the validation cases of a model by how much they look like new cases, whose
     images are read for it; those that cannot be read are left out.
 
-    Raises `RecipeError` for several models, and one that does not know what its
+    Raises `UsageError` for several models, and one that does not know what its
     validation cases look like.
     """
     if len(predictor.descriptions) > 1:
-        raise RecipeError(
-            "weighted_intervals needs one model: validation cases are weighed for each "
+        raise UsageError(
+            "--weighted-intervals needs one model: validation cases are weighed for each "
             "model by itself"
         )
     (description,) = predictor.descriptions
     known = description.volume_cases
     intervals = description.volumes
     if known is None or intervals is None:
-        raise RecipeError(
-            "weighted_intervals: the model does not know what its validation cases look "
+        raise UsageError(
+            "--weighted-intervals: the model does not know what its validation cases look "
             "like, it was imported, or trained by an earlier version or with fewer than "
             "19 of them; train it again"
         )
