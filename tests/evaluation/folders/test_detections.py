@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import trivox
+from impossible_bundles import altered
 from trivox.errors import BundleError, DataError
 from trivox.evaluation.folders.labels import evaluate_folders, read_metrics
 from trivox.files import write_json
@@ -240,11 +241,51 @@ def test_edited_scores_are_not_verified(folders, tmp_path, change):
         trivox.verify(file)
 
 
-def test_a_section_that_contradicts_itself_is_no_metrics_file(folders, tmp_path):
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A metrics.json that is read, as text."""
+    folder = tmp_path_factory.mktemp("measured")
+    for case, reference in REFERENCES.items():
+        write_volume(folder / "references" / f"{case}.nii.gz", reference)
+        write_volume(folder / "predictions" / f"{case}.nii.gz", lesion(2))
+        write_volume(folder / "predictions" / f"{case}_detection.nii.gz", MAPS[case])
+    file = folder / "metrics.json"
+    trivox.evaluate(folder / "predictions", folder / "references", file)
+    assert read_metrics(file)["detection"]["cases"]
+    return file.read_text()
+
+
+IMPOSSIBLE = [
+    (("cases", "a", "likelihood"), 0.8, "not the largest of its candidates"),
+    (("cases", "a", "lesions"), -1, "greater than or equal to 0"),
+    (("cases", "b", "lesions"), 9, "summary: cases or lesions"),
+    (("summary", "lesions"), 99, "summary: cases or lesions"),
+    (("summary", "with_lesion"), 99, "summary: cases or lesions"),
+    (("summary", "ap", "value"), 1.5, "less than or equal to 1"),
+    (("summary", "auroc", "value"), -0.1, "greater than or equal to 0"),
+    (("summary", "ap", "ci95"), [0.9, 0.1], "ends before it begins"),
+    (("summary", "ap", "ci95"), [0.9, 1.1], "less than or equal to 1"),
+    (("summary", "sensitivity", "0.5", "value"), 2, "less than or equal to 1"),
+    (("summary", "sensitivity"), {"often": {"value": 1, "ci95": None}}, "often"),
+    (("curve", "sensitivity"), [0.5], "curve: has not as many values"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "complaint"), IMPOSSIBLE)
+def test_a_section_of_impossible_numbers_is_no_metrics_file(
+    measured, tmp_path, place, value, complaint
+):
+    content = altered(json.loads(measured), ("detection", *place), value)
     file = tmp_path / "metrics.json"
-    trivox.evaluate(*folders, file)
-    content = json.loads(file.read_text())
-    content["detection"]["cases"]["a"]["likelihood"] = 0.8
     file.write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="not the largest of its candidates"):
+    with pytest.raises(BundleError, match=complaint) as raised:
         read_metrics(file)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("score", ["ap", "auroc"])
+def test_a_score_of_an_unknown_method_is_shown(measured, tmp_path, score):
+    place = ("detection", "summary", score, "method")
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(altered(json.loads(measured), place, None)))
+    trivox.report(file, tmp_path / "page.html")

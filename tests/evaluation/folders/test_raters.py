@@ -9,11 +9,12 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from typer.testing import CliRunner
 
 import trivox
+from impossible_bundles import altered
 from trivox.cli import app
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import (
+    BundleError,
     DataError,
-    FormatError,
     GeometryError,
     LabelError,
     UsageError,
@@ -202,13 +203,57 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path):
     written(folders["ben"], HANDS["ben"], spacing=(2.0, 1.0, 1.5))
     refusal(folders, tmp_path, GeometryError, "rater ben, a: .* share a grid")
     written(folders["ben"], HANDS["ben"])
-    (folders["ben"] / "c.nii.gz").write_bytes(b"nothing")
-    refusal(folders, tmp_path, FormatError, r"c\.nii\.gz")
+    for name in CASES:
+        (folders["ben"] / f"{name}.nii.gz").write_bytes(b"nothing")
+    refusal(
+        folders, tmp_path, DataError, "no case of all raters can be read: raters: a"
+    )
     shutil.rmtree(folders["ben"])
     refusal(folders, tmp_path, DataError, "ben: not found")
     written(folders["ben"], HANDS["ben"], names=("a",))
     (folders["cleo"] / "a.nii.gz").unlink()
     refusal(folders, tmp_path, DataError, "no case has label maps of all raters")
+
+
+def cut(file):
+    """The header stays, voxels are lacking."""
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def overwrite(file):
+    file.write_bytes(b"nothing")
+
+
+@pytest.mark.parametrize("rater", ["anna", "cleo"])
+@pytest.mark.parametrize("spoil", [cut, overwrite])
+def test_a_case_of_which_a_rater_cannot_be_read_is_set_aside(
+    folders, tmp_path, rater, spoil
+):
+    expected = measured(folders, tmp_path).metrics["raters"]
+    spoil(folders[rater] / "c.nii.gz")
+    evaluation = measured(folders, tmp_path)
+    section = evaluation.metrics["raters"]
+    assert section["cases"] == ["a", "b", "d"]
+    said = [line for line in evaluation.warnings if line.startswith("raters: c: not")]
+    assert len(said) == 1
+    assert f"{rater}/c.nii.gz" in said[0]
+    assert section["targets"].keys() == expected["targets"].keys()
+    # of the model, the case is measured unless it is the first rater's
+    assert ("c" in evaluation.metrics["cases"]) == (rater != "anna")
+
+
+def test_raters_who_never_differ_are_said_to(folders, tmp_path):
+    copy = folders["copy"] = tmp_path / "copy"
+    shutil.copytree(folders["anna"], copy)
+    raters = ("anna", "ben", "copy")
+    said = "anna and copy mark the same voxels in all 4 cases; is one a copy"
+    warnings = measured(folders, tmp_path, raters).warnings
+    assert [line for line in warnings if "mark the same" in line] == [
+        f"{said} of the other?"
+    ]
+    (copy / "b.nii.gz").write_bytes((folders["ben"] / "b.nii.gz").read_bytes())
+    warnings = measured(folders, tmp_path, raters).warnings
+    assert not any("mark the same" in line for line in warnings)
 
 
 def test_a_rater_counts_once_by_whatever_path(folders, tmp_path):
@@ -303,3 +348,24 @@ def test_raters_of_volumes_are_refused(xray_data, tmp_path):
         trivox.evaluate(
             xray_data, xray_data, tmp_path / "m.json", reference=[xray_data]
         )
+
+
+IMPOSSIBLE = {
+    ("targets",): {},
+    ("cases",): [],
+    ("files",): {"anna": "somewhere"},
+    ("targets", "label_1", "raters"): {},
+    ("targets", "mean", "model"): {},
+    ("targets", "mean", "raters", "ben", "others"): {},
+}
+
+
+@pytest.mark.parametrize("place", IMPOSSIBLE)
+def test_a_section_that_lacks_a_part_is_no_metrics_file(folders, tmp_path, place):
+    file = measured(folders, tmp_path).file
+    content = json.loads(file.read_text())
+    edited = altered(content, ("raters", *place), IMPOSSIBLE[place])
+    file.write_text(json.dumps(edited))
+    with pytest.raises(BundleError, match="raters") as caught:
+        read_metrics(file)
+    assert len(str(caught.value).splitlines()) == 1

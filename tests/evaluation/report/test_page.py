@@ -460,6 +460,20 @@ def test_what_is_missed_is_shown_by_share(tmp_path, what):
     assert text.count("<h3>Missed ") == 1
 
 
+@pytest.mark.parametrize("part", ["volume_intervals", "missed_voxels"])
+def test_shares_without_an_interval_are_shown_alone(tmp_path, part):
+    """All held-out cases alike, or a single one: nothing says how others vary."""
+    unknown = dict.fromkeys(("ci95", "method", "threshold", "low_factor"))
+    one = {**unknown, "covered": 1, "tested": 1, "cases": 9, "high_factor": None}
+    alike = {**unknown, "missed": 0.0, "tested": 12, "cases": 24, "max_missed": 0.1}
+    rows = {"volume_intervals": one, "missed_voxels": [alike]}
+    section = {"level": 0.9, "convention": {}, "targets": {"organ": rows[part]}}
+    measured = {**metrics(), "calibration": trusted(), part: section}
+    text, _ = report(tmp_path / "report.html", parts=parts(measured))
+    shown = {"volume_intervals": "1 of 1", "missed_voxels": "0.000"}
+    assert f"<td>{shown[part]}</td>" in text
+
+
 def test_reliability_is_drawn_for_every_stage_that_was_measured():
     both, one = (picture(reliability_chart(trusted(after))) for after in (True, False))
     assert both.shape[1] == one.shape[1]

@@ -115,8 +115,11 @@ def _lesion(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _said(record: Mapping[str, Any]) -> list[str]:
     """The labels that a record says count as lesion; none where it says no names."""
     lesion = record.get("lesion")
-    named = isinstance(lesion, list) and all(isinstance(name, str) for name in lesion)
-    return lesion if named else []
+    if not isinstance(lesion, list) or not all(
+        isinstance(name, str) for name in lesion
+    ):
+        return []
+    return lesion
 
 
 def _values(

@@ -7,18 +7,17 @@ agree on is the ceiling.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.datasets.labels import IGNORED, LabelScheme
-from trivox.errors import DataError, GeometryError, few
+from trivox.datasets.labels import IGNORED
+from trivox.errors import DataError, FormatError, GeometryError
 from trivox.evaluation.conventions.choice import Convention
 from trivox.evaluation.folders.consensus import (
-    MOST_RATERS,
     Masks,
     Staple,
     majority,
@@ -26,23 +25,12 @@ from trivox.evaluation.folders.consensus import (
 )
 from trivox.evaluation.folders.grids import shared_grid
 from trivox.evaluation.folders.labels import mean_row
-from trivox.evaluation.folders.measured import against_themselves, finished
 from trivox.evaluation.folders.pairs import (
     LabelPair,
-    Reference,
-    References,
-    label_maps,
-    labels_found,
     labels_of,
-    named_alike,
-    pair_of,
-    references_of,
+    not_measured,
 )
-from trivox.evaluation.folders.rater_labels import (
-    require_different,
-    require_one_meaning,
-    targets_of_all,
-)
+from trivox.evaluation.folders.rater_folders import Raters, rater_names, read_raters
 from trivox.evaluation.metrics.claims import claim_of, paired_differences
 from trivox.evaluation.metrics.content import (
     PairedDifference,
@@ -75,20 +63,6 @@ CONVENTION = {
 }
 
 
-class Raters(NamedTuple):
-    """The label maps of each rater by case, how they are written, and warnings.
-
-    pairs: of each case, with each rater in turn; declared: by raters who do; targets:
-    that all raters know.
-    """
-
-    pairs: dict[str, dict[str, LabelPair]]
-    scheme: LabelScheme
-    declared: dict[str, LabelScheme]
-    targets: list[str]
-    warnings: list[str]
-
-
 @dataclass(frozen=True, eq=False)
 class Compared:
     """A target in a case: metrics of each pair of raters, of the model with each rater
@@ -114,10 +88,8 @@ def compare_raters(
     label is of all, `GeometryError` for different grids.
     """
     names = rater_names(references)
-    raters = _read_folders(predictions, dict(zip(names, references, strict=True)))
-    cases: dict[str, dict[str, Compared]] = {}
-    for case, pairs in raters.pairs.items():
-        cases[case] = dict(_compared(case, pairs, raters, convention))
+    raters = read_raters(predictions, dict(zip(names, references, strict=True)))
+    cases, unread = _compared_cases(raters, convention)
     targets = raters.targets
     section: RatersSection = {
         "files": {
@@ -134,69 +106,40 @@ def compare_raters(
     if len(targets) > 1:
         means = [_mean(list(case.values())) for case in cases.values()]
         section["targets"][mean_row(targets)] = _summary(means, names, convention)
-    return section, raters.warnings
+    return section, [*raters.warnings, *unread, *_copies(cases, names)]
 
 
-def rater_names(references: Sequence[Path]) -> list[str]:
-    """What raters are called: their folders or files, as short as tells them apart."""
-    if not 2 <= len(references) <= MOST_RATERS:
-        raise DataError(
-            f"{len(references)} raters cannot be compared; give the label maps of 2 to "
-            f"{MOST_RATERS}, each with --reference"
-        )
-    places = [path.absolute() for path in references]
-    twice = {str(place) for place in places if places.count(place) > 1}
-    if twice:
-        raise DataError(f"{few(sorted(twice))}: is given twice; each rater counts once")
-    short = [place.name for place in places]
-    return short if len(set(short)) == len(short) else [str(path) for path in places]
-
-
-def _read_folders(predictions: Path, references: Mapping[str, Path]) -> Raters:
-    """What belongs together, and what does not."""
-    maps, _ = finished(predictions, label_maps(predictions))
-    known: dict[str, References] = {}
-    files: dict[str, Mapping[str, Reference]] = {}
+def _compared_cases(
+    raters: Raters, convention: Convention
+) -> tuple[dict[str, dict[str, Compared]], list[str]]:
+    """Each target of each case, and warnings about cases that cannot be read; raises
+    `DataError` where none can.
+    """
+    cases: dict[str, dict[str, Compared]] = {}
     warnings = []
-    for name, path in references.items():
-        known[name] = references_of(path, maps)
-        files[name] = named_alike(predictions, path, maps, known[name].files)
-    rated = set(maps) & set(chain(*files.values()))
-    common = set(maps).intersection(*files.values())
-    for name, each in files.items():
-        lacking = sorted(rated - each.keys())
-        if lacking:
-            warnings.append(
-                f"{name} has no label map of {few(lacking)}: raters are not compared there"
+    for case, pairs in raters.pairs.items():
+        try:
+            cases[case] = dict(_compared(case, pairs, raters, convention))
+        except FormatError as error:
+            warnings.append(f"raters: {not_measured(case, str(error))}")
+    if not cases:
+        raise DataError(f"no case of all raters can be read: {warnings[0]}")
+    return cases, warnings
+
+
+def _copies(
+    cases: Mapping[str, Mapping[str, Compared]], names: Sequence[str]
+) -> Iterator[str]:
+    """A warning about each pair of raters who never differ: no two people draw alike."""
+    for pair in combinations(names, 2):
+        dice = set()
+        for targets in cases.values():
+            dice |= {target.pairs[pair]["dice"] for target in targets.values()}
+        if dice <= {None, 1.0}:
+            yield (
+                f"{' and '.join(pair)} mark the same voxels in all {len(cases)} cases; is "
+                "one a copy of the other?"
             )
-    if not common:
-        raise DataError(
-            f"{predictions}: no case has label maps of all raters ({few(files)}); give "
-            "the maps of a case the same file name"
-        )
-    pairs: dict[str, dict[str, LabelPair]] = {case: {} for case in sorted(common)}
-    for case, of_case in pairs.items():
-        for name, each in files.items():
-            of_case[name] = pair_of(case, maps[case], each[case])
-    require_different(pairs)
-    for name in list(files)[1:]:  # the first has been measured against already
-        both = {
-            case: (each[name].prediction, each[name].reference)
-            for case, each in pairs.items()
-        }
-        warnings += [f"{name}: {line}" for line in against_themselves(both)]
-    declared = {
-        name: each.labels for name, each in known.items() if each.labels is not None
-    }
-    require_one_meaning(declared)
-    scheme = next(iter(declared.values()), None)
-    if scheme is None:
-        listed: list[LabelPair] = []
-        for each_case in pairs.values():
-            listed += each_case.values()
-        scheme = labels_found(listed, predictions, next(iter(references.values())))
-    targets, unknown = targets_of_all(scheme, declared)
-    return Raters(pairs, scheme, declared, targets, [*warnings, *unknown])
 
 
 def _compared(

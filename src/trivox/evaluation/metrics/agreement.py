@@ -36,8 +36,6 @@ def agreeing_curve(curve: Section) -> Section:
     empty.
     """
     counts = curve["count"]
-    if any(count < 0 for count in counts):
-        raise ValueError("count: is below 0")
     for name in ("confidence", "accuracy"):
         values = curve[name]
         if len(values) != len(counts):
@@ -49,13 +47,11 @@ def agreeing_curve(curve: Section) -> Section:
 
 
 def agreeing_counts(*order: str) -> Callable[[Section], Section]:
-    """A check of counts that follow one another: none is below 0, and each is part of
-    the next.
-    """
+    """A check of counts that follow one another: each is part of the next."""
 
     def check(section: Section) -> Section:
         for part, whole in pairwise(order):
-            if not 0 <= section[part] <= section[whole]:
+            if section[part] > section[whole]:
                 raise ValueError(f"{part}: is no part of {whole}")
         return section
 

@@ -6,7 +6,14 @@ from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
 from trivox.evaluation.metrics.agreement import agreeing_classes
-from trivox.evaluation.metrics.numbers import Count, Interval, MaybeNumber, Share
+from trivox.evaluation.metrics.numbers import (
+    Count,
+    Interval,
+    MaybeNumber,
+    MaybeShare,
+    Share,
+    ShareInterval,
+)
 
 
 class Score(TypedDict):
@@ -16,6 +23,14 @@ class Score(TypedDict):
 
     value: MaybeNumber
     ci95: Interval | None
+    method: NotRequired[str | None]
+
+
+class ShareScore(TypedDict):
+    """A score from 0 to 1 of all cases together, with its 95 % interval."""
+
+    value: MaybeShare
+    ci95: ShareInterval | None
     method: NotRequired[str | None]
 
 

@@ -8,7 +8,7 @@ keys is a TypedDict. None, `null` in the file, is what cannot be known.
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from trivox.evaluation.metrics.class_content import CheckedClasses
@@ -175,8 +175,14 @@ class PostprocessingSection(TypedDict, total=False):
 
 
 # -- several raters --------------------------------------------------------------------
-Statistics = dict[str, Statistic]
-"""By metric."""
+def _with_dice(statistics: dict[str, Statistic]) -> dict[str, Statistic]:
+    if "dice" not in statistics:
+        raise ValueError("dice: is missing")
+    return statistics
+
+
+Statistics = Annotated[dict[str, Statistic], AfterValidator(_with_dice)]
+"""By metric; every convention has Dice."""
 
 
 class RaterRow(TypedDict):
@@ -211,9 +217,21 @@ class RatersSection(TypedDict):
     """files: where the label maps of each rater are; cases: that all of them have."""
 
     files: dict[str, str]
-    cases: list[str]
+    cases: Annotated[list[str], Field(min_length=1)]
     convention: dict[str, str]
-    targets: dict[str, RatersTarget]
+    targets: Annotated[dict[str, RatersTarget], Field(min_length=1)]
+
+
+def _agreeing_raters(section: RatersSection) -> RatersSection:
+    """All targets are of the raters that are listed."""
+    for name, target in section["targets"].items():
+        if target["raters"].keys() != section["files"].keys():
+            raise ValueError(f"targets: {name:.60}: raters: are not those of files")
+    return section
+
+
+CheckedRaters = Annotated[RatersSection, AfterValidator(_agreeing_raters)]
+"""The section, whose parts agree with each other."""
 
 
 # -- volumes ---------------------------------------------------------------------------
@@ -297,7 +315,7 @@ class MetricsFile(TypedDict):
     volume_intervals: NotRequired[VolumeIntervalSection]
     missed_voxels: NotRequired[MissedSection]
     missed_lesions: NotRequired[MissedSection]
-    raters: NotRequired[RatersSection]
+    raters: NotRequired[CheckedRaters]
     classification: NotRequired[CheckedClasses]
     detection: NotRequired[CheckedDetection]
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from trivox.evaluation.metrics.class_content import Score
+from trivox.evaluation.metrics.class_content import ShareScore
 from trivox.evaluation.metrics.numbers import Count, Number, Share
 
 
@@ -24,15 +24,19 @@ class DetectionCase(TypedDict):
     second: list[Share]
 
 
+Rate = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$")]
+"""False positives a case."""
+
+
 class DetectionSummary(TypedDict):
     """Scores over all cases; sensitivity: by false positives a case."""
 
     cases: Count
     with_lesion: Count
     lesions: Count
-    ap: Score
-    auroc: Score
-    sensitivity: dict[str, Score]
+    ap: ShareScore
+    auroc: ShareScore
+    sensitivity: dict[Rate, ShareScore]
 
 
 class FrocCurve(TypedDict):
@@ -65,8 +69,15 @@ def _agreeing(section: DetectionSection) -> DetectionSection:
             )
         if not len(case["hits"]) <= case["lesions"]:
             raise ValueError(f"cases: {name:.60}: hits: are more than lesions")
-    if section["summary"]["cases"] != len(section["cases"]):
-        raise ValueError("summary: cases: are not those that are listed")
+    counts = [case["lesions"] for case in section["cases"].values()]
+    summary = section["summary"]
+    said = (summary["cases"], summary["with_lesion"], summary["lesions"])
+    if said != (len(counts), sum(count > 0 for count in counts), sum(counts)):
+        raise ValueError("summary: cases or lesions: are not those that are listed")
+    curve = section["curve"]
+    points = len(curve["likelihood"])
+    if {len(curve["false_positives"]), len(curve["sensitivity"])} != {points}:
+        raise ValueError("curve: has not as many values in each column")
     return section
 
 

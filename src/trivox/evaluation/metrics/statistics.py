@@ -89,8 +89,8 @@ def summarise(values: Sequence[float | None], metric: str = "") -> Statistic:
 
 
 def methods_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Methods of the intervals of statistics or scores, each once; files of 0.1.0 do
-    not name theirs.
+    """Methods of the intervals of statistics or scores, each once, as far as they are
+    known; files of 0.1.0 do not name theirs.
     """
     names = [row.get("method", OLD) for row in rows if row.get("ci95")]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(name for name in names if name is not None))

@@ -8,7 +8,15 @@ from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
 from trivox.evaluation.metrics.agreement import agreeing_counts, agreeing_curve
-from trivox.evaluation.metrics.numbers import Count, Interval, MaybeNumber, Number
+from trivox.evaluation.metrics.numbers import (
+    Count,
+    Interval,
+    MaybeNumber,
+    MaybeShare,
+    Number,
+    Share,
+    ShareInterval,
+)
 
 
 class CalibrationErrors(TypedDict):
@@ -148,12 +156,12 @@ class MissedRow(TypedDict):
     tested cases.
     """
 
-    max_missed: Number
-    threshold: MaybeNumber
+    max_missed: Share
+    threshold: MaybeShare
     cases: Count
     tested: Count
-    missed: MaybeNumber
-    ci95: Interval | None
+    missed: MaybeShare
+    ci95: ShareInterval | None
     method: str | None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trivox.evaluation.metrics.calibration import area_under_roc
-from trivox.evaluation.metrics.class_content import Score
+from trivox.evaluation.metrics.class_content import ShareScore
 from trivox.evaluation.metrics.class_intervals import (
     BOOTSTRAP,
     area_interval,
@@ -179,7 +179,7 @@ def measure_detections(
     for weights in _portions(count, resamples, seed, len(pooled.case)):
         for name, scores in detection_scores(pooled, weights).items():
             draws[name].append(scores)
-    rows: dict[str, Score] = {}
+    rows: dict[str, ShareScore] = {}
     for name, parts in draws.items():
         rows[name] = _score(float(values[name][0]), np.concatenate(parts), count)
     ap = rows.pop("ap")
@@ -203,7 +203,7 @@ def _portions(
             yield weights[start : start + step]
 
 
-def _score(value: float, draws: Floats, cases: int) -> Score:
+def _score(value: float, draws: Floats, cases: int) -> ShareScore:
     """A score with its interval; none of a single case."""
     defined = draws[np.isfinite(draws)]
     if cases == 1 or not np.isfinite(value) or not defined.size:
@@ -213,7 +213,9 @@ def _score(value: float, draws: Floats, cases: int) -> Score:
     return scored(value, interval._replace(method=method))
 
 
-def _area(cases: Mapping[str, DetectionCase], positive: NDArray[np.bool_]) -> Score:
+def _area(
+    cases: Mapping[str, DetectionCase], positive: NDArray[np.bool_]
+) -> ShareScore:
     """How well likelihoods tell cases with a lesion from those without."""
     likelihoods = np.array([case["likelihood"] for case in cases.values()])
     area = area_under_roc(likelihoods, positive)

@@ -27,7 +27,7 @@ from trivox.evaluation.report.pages import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trivox.evaluation.metrics.class_content import Score
+    from trivox.evaluation.metrics.class_content import ShareScore
 
 FEWEST_FALSE = 2**-5
 """False candidates a case at the left of the chart, on an axis of logarithms."""
@@ -75,7 +75,9 @@ def detection_curves(section: DetectionSection) -> bytes | None:
     return png(figure)
 
 
-def _draw_froc(axes: "Axes", curve: FrocCurve, scores: Mapping[str, "Score"]) -> None:
+def _draw_froc(
+    axes: "Axes", curve: FrocCurve, scores: Mapping[str, "ShareScore"]
+) -> None:
     """Sensitivity at no more than so many false candidates a case: steps, and the scores
     with their intervals.
     """
