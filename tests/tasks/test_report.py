@@ -20,20 +20,45 @@ RULES = (
 )
 
 
-@pytest.mark.parametrize("rule", [{}, *RULES])
-def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(
-    tiny_run, tmp_path, rule, monkeypatch
-):
+@pytest.fixture
+def run(tiny_run, tmp_path, monkeypatch):
+    """A finished run of which no pictures are drawn."""
     monkeypatch.setattr(
         "trivox.tasks.labels.segmentation.picture_cases",
         lambda *args, **kwargs: Pictures(),
     )
-    run = tmp_path / "run"
-    shutil.copytree(
+    return shutil.copytree(
         tiny_run,
-        run,
+        tmp_path / "run",
         ignore=shutil.ignore_patterns("prepared", "checkpoints", "bundle"),
     )
+
+
+class Lines(Quiet):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"measured": {"training": 5}}', None])
+def test_a_damaged_record_of_costs_is_said_and_stops_no_report(run, content):
+    if content is None:
+        (run / "cost.json").unlink()
+    else:
+        (run / "cost.json").write_text(content)
+    console = Lines()
+    page = report_run(SegmentationTask(), run, console=console)
+    said = [line for line in console.lines if "cost.json" in line]
+    assert len(said) == (content is not None)
+    assert ("cost.json" in page.read_text(encoding="utf-8")) == (content is not None)
+
+
+@pytest.mark.parametrize("rule", [{}, *RULES])
+def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(run, rule):
     file = run / "validation" / "metrics.json"
     metrics = json.loads(file.read_text())
     metrics["postprocessing"] = {

@@ -71,6 +71,21 @@ def test_one_odd_image_is_no_site():
     assert min(map(len, clusters)) >= 3
 
 
+@settings(max_examples=20)
+@given(st.integers(0, 99), st.integers(4, 8), st.integers(4, 8))
+def test_one_odd_image_hides_no_sites_of_few_patients(seed, one, other):
+    """A patient of twenty or fewer reaches beyond the usual percentiles."""
+    table, _ = looks(seed, [one, other])
+    names = {name: name for name in table}
+    without = site_clusters(table, names)
+    odd = next(iter(table))
+    spoilt = {**table, odd: table[odd] + np.where(table[odd] < 0, -1e12, 1e12)}
+    clusters = site_clusters(spoilt, names)
+    assert [cluster - {odd} for cluster in clusters] == [
+        cluster - {odd} for cluster in without
+    ]
+
+
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_images_that_are_all_alike_have_no_sites(count):
     same = {f"case_{i}": np.ones(12) for i in range(count)}

@@ -4,7 +4,6 @@ its own, on files, and its label maps are compared with the model's.
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from trivox.files import read_object
 from trivox.inference.describe import Prediction
 from trivox.inference.predictor import Predictor
 from trivox.inference.read import read_image
+from trivox.scratch import scratch_folder
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Array, Volume
 
@@ -76,8 +76,7 @@ def verified(
 
     Raises `BundleError` if it does not agree, `DataError` if no case can be read.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         given = tuple(cases) or phantom_scans(predictor.members[0].plan, folder)
         comparison = _Comparison(
             export, _in_single(predictor), folder, logits=not cases

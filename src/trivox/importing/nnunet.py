@@ -10,7 +10,6 @@ numbers and refuses everything else. nnU-Net itself is not needed.
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -34,6 +33,7 @@ from trivox.networks.registry import build_network
 from trivox.outputs import require_new_folder
 from trivox.planning.plan import Plan
 from trivox.planning.topology import Topology
+from trivox.scratch import scratch_folder
 
 UNITS = {"0": "conv", "1": "norm"}
 """Layers of trivox's `ConvBlock` under nnU-Net's names."""
@@ -191,15 +191,15 @@ def _sees(plan: Plan) -> tuple[object, ...]:
 
 # -- the bundle ------------------------------------------------------------------------
 def _write(out: Path, model: _Model, before: _Model | None) -> LabelBundle:
-    with new_folder(out) as folder, TemporaryDirectory(prefix="trivox-") as name:
+    with new_folder(out) as folder, scratch_folder() as scratch:
         previous = None
         if before is not None:
-            files = _saved(before, Path(name) / "previous")
+            files = _saved(before, scratch / "previous")
             copied = copy_weights(folder, "previous", files)
             previous = before.description.naming(copied, [])
         content = {**dict(model.description), "previous": previous}
         description = LabelDescription.model_validate(content)
-        bundle = write_bundle(folder, description, _saved(model, Path(name)))
+        bundle = write_bundle(folder, description, _saved(model, scratch))
     return Bundle(out, bundle.description)
 
 

@@ -56,7 +56,7 @@ def require_checked(
     report = check_dataset(
         dataset, progress=lambda cases, total: console.track(cases, total, "checking")
     )
-    reasons = _reasons(report)
+    reasons = reasons_of(report)
     rest = without_cases(dataset, reasons)
     stopping = [each for each in report.errors if each.code not in OF_A_CASE]
     if not _is_enough(rest, reasons):
@@ -122,7 +122,7 @@ def require_foreground(
             )
 
 
-def _reasons(report: Report) -> dict[str, str]:
+def reasons_of(report: Report) -> dict[str, str]:
     """The first error of each case that has errors of its own."""
     reasons: dict[str, str] = {}
     for finding in report.errors:

@@ -10,7 +10,7 @@ from typing import Any
 from trivox.config.recipe import read_recipe
 from trivox.datasets.checks.findings import read_findings
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.errors import BundleError
+from trivox.errors import BundleError, FormatError
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.folders.measured import changed_since
 from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
@@ -20,6 +20,7 @@ from trivox.evaluation.report.pages import number
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
+from trivox.planning.cost import CostFile
 from trivox.tasks.console import Console, working
 from trivox.tasks.cost.ledger import read_cost
 from trivox.tasks.cost.table import cost_notes, cost_rows
@@ -49,7 +50,9 @@ def report_run(
     records = _epochs(run, log_folder)
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
-    cost = read_cost(run)
+    cost, spoilt = _cost_of(run)
+    for line in spoilt:
+        console.say(f"warning: {line}")
     plan = task.read_plan(run / "plan.json")
     with working(console, "drawing pictures"):
         pictures = task.pictures(run, plan, metrics, report=target, console=console)
@@ -61,13 +64,21 @@ def report_run(
         recipe=recipe,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
-        warnings=_warnings(run, metrics, task.warnings(plan)),
+        warnings=[*_warnings(run, metrics, task.warnings(plan)), *spoilt],
         facts=_facts(run, recipe, records, metrics),
         costs=[] if cost is None else cost_rows(cost),
         cost_notes=[] if cost is None else cost_notes(cost),
     )
     console.say(f"report: {target}")
     return target
+
+
+def _cost_of(run: Path) -> tuple[CostFile | None, list[str]]:
+    """What a run has cost, and why that is not known where its record is damaged."""
+    try:
+        return read_cost(run), []
+    except FormatError as error:
+        return None, [str(error)]
 
 
 def run_metrics(run: Path) -> MetricsFile:

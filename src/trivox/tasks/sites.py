@@ -158,9 +158,14 @@ def site_clusters(
 
 def _components(table: Floats) -> Floats:
     """First principal components of standardised features `(patient, feature)`, cut at
-    the usual: one odd image is no cluster.
+    the usual, and at the second lowest and highest at least: one odd image is no
+    cluster, and hides none.
     """
-    clipped = np.clip(table, *np.percentile(table, USUAL, axis=0))
+    if len(table) < FEWEST * min(CLUSTERS):
+        return np.zeros((len(table), 1))
+    low, high = np.percentile(table, USUAL, axis=0)
+    ordered = np.sort(table, axis=0)
+    clipped = np.clip(table, np.maximum(low, ordered[1]), np.minimum(high, ordered[-2]))
     centred = clipped - clipped.mean(axis=0)
     spread = centred.std(axis=0)
     varies = spread > ALIKE * np.abs(clipped).max(axis=0)

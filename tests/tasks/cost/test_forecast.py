@@ -1,6 +1,7 @@
 """From a rehearsal to a forecast that training takes up, and what stands in a table."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,13 @@ import trivox
 from json_schemas import complaints
 from trivox.config.recipe import merged, read_recipe
 from trivox.datasets.dataset import Case
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError, UsageError
+from trivox.learning.metering import Meter
 from trivox.learning.runtime import Runtime
 from trivox.planning.cost import STAGES, CostFile, CostSettings, Usage
 from trivox.schema import unstamped
+from trivox.tasks.choice import task_named
 from trivox.tasks.cost import rehearsal
 from trivox.tasks.cost.ledger import Ledger, planned_cost
 from trivox.tasks.cost.sample import MOST_CASES, mean_size, size_of, spread
@@ -63,6 +67,36 @@ def test_the_folder_of_a_rehearsal_is_gone_and_the_data_are_as_they_were(
 ):
     names = {path.name for path in planned.file.parent.iterdir()}
     assert names == {"plan.json", "fingerprint.json", "forecast.json"}
+
+
+def rehearsed(planned, data, folder):
+    """The first part of a rehearsal of the same plan on other data."""
+    recipe = planned.cost.recipe
+    return rehearsal.Rehearsal(
+        task_named("segmentation"),
+        load_dataset(data),
+        planned.plan,
+        recipe,
+        Runtime(torch.device("cpu"), "fp32"),
+        Meter(torch.device("cpu"), watts_per_core=5),
+        folder,
+    )
+
+
+def test_cases_that_a_training_sets_aside_are_not_rehearsed(
+    tiny_data, planned, tmp_path
+):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    made = rehearsed(planned, data, tmp_path / "work")
+    first, second, *_ = made.dataset.training_cases
+    for case in (first, second):
+        case.images[0].write_bytes(b"nothing")
+    assert made.prepare(made.dataset.training_cases[:4]).seconds > 0
+    names = {case.name for case in made.sound}
+    assert names == {case.name for case in made.dataset.training_cases[2:4]}
+    others = rehearsed(planned, data, tmp_path / "others")
+    with pytest.raises(DataError, match="none of 2 cases can be prepared"):
+        others.prepare([first, second])
 
 
 def test_a_training_under_the_plan_has_its_forecast_and_prices(

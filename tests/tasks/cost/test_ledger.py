@@ -50,6 +50,21 @@ def make(run, cost=None):
     return Ledger(run, "segmentation", Counting(), cost or CostFile())
 
 
+def test_a_run_that_went_on_without_a_record_is_said_to(tmp_path, lines):
+    with session(tmp_path, lines):
+        assert lines == []  # nothing was trained there
+    (tmp_path / "checkpoints" / "latest").mkdir(parents=True)
+    with session(tmp_path, lines) as made:
+        assert made.cost.measured == {}
+    (line,) = lines
+    assert "has no cost.json of what it took before" in line
+    assert "counted from now" in line
+    with make(tmp_path).stage("training"):
+        pass
+    with session(tmp_path, lines):
+        assert lines == [line]
+
+
 def test_stages_are_recorded_and_folds_add_up(tmp_path):
     made = make(tmp_path)
     with made.stage("preparation", whole=True):

@@ -71,10 +71,10 @@ class ClinicalTable:
             for name in row.names:
                 for rank, spelling in enumerate(spellings_of(name)):
                     ranked.append((rank, spelling, row))
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for _, spelling, row in sorted(ranked, key=lambda each: each[0]):
-            found.setdefault(spelling, row)
-        return found
+            rows.setdefault(spelling, row)
+        return rows
 
     def require_clear(self, cases: Sequence[Case]) -> None:
         """Raise `DataError` where rows contradict each other about one of `cases`."""
@@ -104,8 +104,8 @@ class ClinicalTable:
 
 def _named(row: Row, owners: Owners) -> tuple[str, ...]:
     """The cases that the first name which is that of some stands for."""
-    found = (named_cases(name, owners) for name in row.names)
-    return next((cases for cases in found if cases), ())
+    meant = (named_cases(name, owners) for name in row.names)
+    return next((cases for cases in meant if cases), ())
 
 
 def contradiction(table: Path, line: int, case: str) -> DataError:

@@ -19,6 +19,7 @@ from trivox.planning.cost import (
     Stage,
 )
 from trivox.schema import read_stamped, stamped
+from trivox.tasks.stages import started
 from trivox.tasks.task import RunRequest
 
 COST = "cost.json"
@@ -147,7 +148,13 @@ def opened(
     if planned is not None:
         before = CostFile(settings=planned.settings)
     try:
-        cost = read_cost(request.out) or before
+        cost = read_cost(request.out)
+        if cost is None and started(request.out):
+            say(
+                f"{request.out}: has no {COST} of what it took before; what the run costs "
+                "is counted from now"
+            )
+        cost = cost or before
     except TrivoxError as error:
         say(f"warning: {error}; what the run costs is counted from now")
         cost = before

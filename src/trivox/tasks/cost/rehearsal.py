@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic
 
 from trivox.config.recipe import Recipe
@@ -15,7 +14,7 @@ from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import save_dataset
 from trivox.datasets.splits import Split
-from trivox.errors import TrivoxError
+from trivox.errors import DataError, TrivoxError
 from trivox.files import write_json
 from trivox.learning.checkpoints import save_checkpoint
 from trivox.learning.metering import Meter
@@ -28,6 +27,8 @@ from trivox.planning.cost import NOTHING, Rates, Stage, Usage
 from trivox.preparation.renewal import release
 from trivox.preparation.stream import stream
 from trivox.schema import stamped
+from trivox.scratch import scratch_folder
+from trivox.tasks.checking import reasons_of, without_cases
 from trivox.tasks.console import Console, Quiet, working
 from trivox.tasks.cost.sample import mean_size, spread
 from trivox.tasks.origin import write_content
@@ -67,7 +68,8 @@ class Rehearsed:
 class Rehearsal(Generic[PlanT, StoreT]):
     """A training of a few cases in `folder`, part by part.
 
-    missing: parts that could not be tried.
+    missing: parts that could not be tried; sound: cases that were tried, without those
+    that a training would set aside.
     """
 
     task: Task[PlanT, StoreT]
@@ -78,14 +80,15 @@ class Rehearsal(Generic[PlanT, StoreT]):
     meter: Meter
     folder: Path
     missing: dict[Stage, str] = field(default_factory=dict)
+    sound: list[Case] = field(default_factory=list)
 
     def rates(self) -> Rehearsed:
         """What the parts take."""
         cases = self.dataset.training_cases
         sample = spread(cases)
         larger = mean_size(cases) / max(1.0, mean_size(sample))
-        preparing, tried = self.prepare(sample)
-        with self.prepared(tried) as prepared:
+        preparing = self.prepare(sample)
+        with self.prepared(self.sound) as prepared:
             training = self.train(prepared)
             afterwards = self.finish(prepared)
         rates = Rates(
@@ -99,33 +102,46 @@ class Rehearsal(Generic[PlanT, StoreT]):
             report=afterwards.report,
             held_out_bytes=afterwards.held_out_bytes,
         )
-        return Rehearsed(rates, len(tried), self.missing)
+        return Rehearsed(rates, len(self.sound), self.missing)
 
     # -- preparation ------------------------------------------------------------------
-    def prepare(self, sample: Sequence[Case]) -> tuple[Usage, list[Case]]:
-        """Of a case; and the cases that were tried, as many as there was time for. The
-        first one loads what is loaded once, and counts only if it is alone.
+    def prepare(self, sample: Sequence[Case]) -> Usage:
+        """Of a case, from as many as there is time for. The first one loads what is
+        loaded once, and counts only if it is alone. Raises `DataError` where no case
+        can be used.
         """
-        first, *others = sample
-        begun = self.meter.read()
-        self._prepare([first])
-        alone = self.meter.since(begun)
+        others = list(sample)
+        alone = NOTHING
+        while others and not self.sound:
+            begun = self.meter.read()
+            self._prepare([others.pop(0)])
+            alone = self.meter.since(begun)
+        if not self.sound:
+            raise DataError(
+                f"{self.dataset.root}: none of {len(sample)} cases can be prepared; run "
+                f"'trivox check {self.dataset.root}'"
+            )
         starts = range(0, len(others), PORTION)
         portions = (others[start : start + PORTION] for start in starts)
         spent, number = self.tried(portions, self._prepare)
-        if not number:
-            return alone, [first]
-        return spent.times(1 / number), [first, *others[:number]]
+        return spent.times(1 / number) if number else alone
 
     def _prepare(self, cases: Sequence[Case]) -> int:
-        """Check, record, measure and prepare cases, as the stages of a run do."""
+        """Check, record, measure and prepare cases, as the stages of a run do; returns
+        how many were not set aside.
+        """
         part = self._part(cases)
-        check_dataset(part, progress=lambda items, total: items)
+        report = check_dataset(part, progress=lambda items, total: items)
+        sound = without_cases(part, reasons_of(report)).training_cases
+        if not sound:
+            return 0
+        part = self._part(sound)
         workers = self.recipe.cases_at_a_time
         write_content(part, self.folder, workers=workers, console=Quiet())
         self._measure(part)
         release(self._store(part))
-        return len(cases)
+        self.sound += sound
+        return len(sound)
 
     def _measure(self, part: Dataset) -> None:
         fingerprint = self.folder / "fingerprint.json"
@@ -344,12 +360,8 @@ def rehearse(
     console: Console,
 ) -> Rehearsed:
     """Prepare, train, validate and report a few cases of a dataset."""
-    with TemporaryDirectory(prefix="trivox-") as name, working(console, "rehearsing"):
-        folder = Path(name)
-        with meter.running():
-            return Rehearsal(
-                task, dataset, plan, recipe, runtime, meter, folder
-            ).rates()
+    with scratch_folder() as folder, working(console, "rehearsing"), meter.running():
+        return Rehearsal(task, dataset, plan, recipe, runtime, meter, folder).rates()
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ files, weights and folds are compared with what was recorded of them.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_json
 from trivox.inference.bundle import read_any_bundle
 from trivox.inference.folder import predict_cases
+from trivox.scratch import scratch_folder
 from trivox.sources import source_of
 from trivox.tasks.console import Console
 from trivox.tasks.options import EvaluateOptions, PredictOptions
@@ -284,10 +284,10 @@ def _predict_again(
     cases = [case for case in dataset.cases if case.name == name]
     options = PredictOptions(device="cpu", precision=_precision(run))
     predictor = task.predictor([run], options)
-    with TemporaryDirectory(prefix="trivox-") as folder:
+    with scratch_folder() as folder:
         console.say(f"predicting {name} again")
-        records = predict_cases(predictor, cases, Path(folder), sole=True)
-        written = Path(folder) / f"{name}.nii.gz"
+        records = predict_cases(predictor, cases, folder, sole=True)
+        written = folder / f"{name}.nii.gz"
         stored = run / "validation" / "predictions" / written.name
         if "error" in records[name] or not _alike(written, stored):
             verification.disagreements.append(

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
@@ -19,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from trivox.errors import FormatError
+from trivox.scratch import scratch_folder
 from trivox.volumes.header import one_line
 from trivox.volumes.volume import Array
 
@@ -121,8 +121,8 @@ class NativeDecoder:
 @contextmanager
 def native_decoder() -> Iterator[NativeDecoder]:
     """A decoder that ends with the block."""
-    with TemporaryDirectory(prefix="trivox-") as folder:
-        decoder = NativeDecoder(Path(folder))
+    with scratch_folder() as folder:
+        decoder = NativeDecoder(folder)
         try:
             yield decoder
         finally:
