@@ -157,8 +157,8 @@ def _column(cases: Sequence[Case], name: str) -> ClinicalColumn:
         texts = [text for text in spelled.values() if not _is_number(text)]
         raise DataError(
             f"{where}: holds {len(spelled)} different texts, which are neither numbers "
-            f"({few(texts)}: no number) nor categories; write numbers alone, or group "
-            "them"
+            f"({few(texts)}: none, or beyond {LARGEST:g}) nor categories; write numbers "
+            "alone, or group them"
         )
     return ClinicalColumn(name=name, categories=tuple(sorted(spelled.values())))
 
