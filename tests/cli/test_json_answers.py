@@ -20,6 +20,8 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.verbs.answers.documents import ANSWERS
 from untrained_models import write_untrained
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 WITHOUT = {"serve", "node", "pacs watch"}
 """Services: they run until they are stopped, and say how they are in other ways."""
 BRAIN = BrainPhantomSettings(cases=2, test_cases=0, shape=(16, 18, 17))

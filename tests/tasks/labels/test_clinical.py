@@ -13,6 +13,8 @@ from trivox.inference.bundle import read_bundle
 from trivox.tasks.labels import segmentation
 from trivox.tasks.labels.held_out_classes import clinical_warnings
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SETTINGS = {
     "network": "unet-tiny",
     "patch_size": [16, 16, 16],
