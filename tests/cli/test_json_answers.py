@@ -248,8 +248,8 @@ def test_answers_fit_their_schemas(asked, place, verb):
     require_answer(asked, verb, arguments)
     written = json_files(place.path) - before
     others = FORMATS_OF_OTHERS.get(verb, ())
-    ours = {file for file in written if file.stem not in others}
-    require_files(ours, WRITES.get(verb, ()))
+    files = {file for file in written if file.stem not in others}
+    require_files(files, WRITES.get(verb, ()))
 
 
 @pytest.mark.slow
