@@ -73,6 +73,15 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "cache" / "models"
 
 
+@pytest.fixture(scope="module")
+def without_figures():
+    """Reports of this module's runs have blank figures."""
+    from blank_figures import blank_figures
+
+    with blank_figures():
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole_release(tmp_path_factory):
     """A release of models; tests read it and never write into it."""

@@ -45,7 +45,7 @@ DEIDENTIFIED = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class Record:
     """A record in a folder: how it is written and read there."""
 
     name: str
@@ -68,24 +68,24 @@ def imported(folder):
 
 
 RECORDS = [
-    Kept("splits.json", lambda at: write_folds(SPLITS, at), read_folds),
-    Kept(
+    Record("splits.json", lambda at: write_folds(SPLITS, at), read_folds),
+    Record(
         "run.json",
         lambda at: write_run(RunFile(task="segmentation", fold="0"), at),
         read_run,
     ),
-    Kept("verified.json", verified, verified_line),
-    Kept(
+    Record("verified.json", verified, verified_line),
+    Record(
         "rendered.json",
         lambda at: claim_exam(at, "anna", "reconstruction"),
         lambda at: require_rendered(at, {"anna": at / "ct.nii"}),
     ),
-    Kept(
+    Record(
         "deidentified.json",
         deidentified,
         lambda at: require_same_key(at, KEY, "shift"),
     ),
-    Kept(
+    Record(
         "data/import.json",
         imported,
         lambda at: is_done(at / "data", STAMP, Path("/scans")),
@@ -93,24 +93,24 @@ RECORDS = [
 ]
 
 
-@pytest.mark.parametrize("kept", RECORDS, ids=lambda kept: kept.name)
-def test_a_damaged_record_is_read_or_refused_in_a_line_that_names_it(kept, tmp_path):
-    kept.write(tmp_path)
-    kept.read(tmp_path)
-    file = tmp_path / kept.name
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+def test_a_damaged_record_is_read_or_refused_in_a_line_that_names_it(record, tmp_path):
+    record.write(tmp_path)
+    record.read(tmp_path)
+    file = tmp_path / record.name
     whole = read_json(file)
     complaints = []
     for content in [*WRONG, *damaged(whole)]:
         file.write_text(json.dumps(content), encoding="utf-8")
         try:
-            kept.read(tmp_path)
+            record.read(tmp_path)
         except TrivoxError as error:
             complaints.append(str(error))
     assert len(complaints) >= len(WRONG)
     assert all(str(file.parent) in each and "\n" not in each for each in complaints)
     file.write_text("{", encoding="utf-8")
     with pytest.raises(TrivoxError, match=file.parent.name):
-        kept.read(tmp_path)
+        record.read(tmp_path)
 
 
 def test_folds_are_read_as_they_were_written(tmp_path):

@@ -31,6 +31,8 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def line_of(answer, remarks):
     """The last line of a command that answered a program; before it are remarks."""

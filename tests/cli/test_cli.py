@@ -12,6 +12,8 @@ from trivox.tasks.console import Quiet
 from trivox.verbs.demo import PHANTOMS
 from trivox.version import __version__
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 VERBS = (
     "check",
     "plan",

@@ -20,6 +20,8 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.verbs.answers.documents import ANSWERS
 from untrained_models import write_untrained
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 WITHOUT = {"serve", "node", "pacs watch"}
 """Services: they run until they are stopped, and say how they are in other ways."""
 BRAIN = BrainPhantomSettings(cases=2, test_cases=0, shape=(16, 18, 17))
@@ -246,8 +248,8 @@ def test_answers_fit_their_schemas(asked, place, verb):
     require_answer(asked, verb, arguments)
     written = json_files(place.path) - before
     others = FORMATS_OF_OTHERS.get(verb, ())
-    ours = {file for file in written if file.stem not in others}
-    require_files(ours, WRITES.get(verb, ()))
+    files = {file for file in written if file.stem not in others}
+    require_files(files, WRITES.get(verb, ()))
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from trivox.inference.predictor import Predictor
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SCHEME = LabelScheme(
     labels={"NCR": 1, "ED": 2, "ET": 4},
     regions={"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)},
@@ -42,6 +44,7 @@ def regional(tmp_path_factory):
         "mask_channel": True,
     }
     dropping = {**settings, "augmentation": {"drop_channel": 0.5}}
+    dropping["iterations_per_epoch"] = 1  # only what it says of itself is asked
     run_request(RunRequest(root, root / "run", "quick_test", settings))
     run_request(RunRequest(root, root / "dropping", "quick_test", dropping))
     return root

@@ -220,22 +220,22 @@ torch.set_num_threads(1)
 from trivox.inference.restore import restore
 from trivox.inference.windows import Slab
 def slabs():  # drawn one by one, as windows deliver them
-    for start in range(0, 30, 3):
+    for start in range(0, 24, 3):
         g = torch.Generator().manual_seed(start // 6)
-        yield Slab(start, torch.randn(100, 1, 3, 5, 5, generator=g)[:, 0].repeat_interleave(11, 2)
-                   .repeat_interleave(11, 3))
+        yield Slab(start, torch.randn(40, 1, 3, 5, 5, generator=g)[:, 0].repeat_interleave(9, 2)
+                   .repeat_interleave(9, 3))
 list(zip(range(1), slabs()))
-restore([Slab(0, torch.zeros(100, 2, 8, 8))], (2, 8, 8), (4, 16, 16))
+restore([Slab(0, torch.zeros(40, 2, 8, 8))], (2, 8, 8), (4, 16, 16))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-out = restore(slabs(), (30, 55, 55), (120, 220, 220))
+out = restore(slabs(), (24, 45, 45), (96, 180, 180))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((peak - before) * 1024 / out.numel())
 """
 
 
 def test_memory_does_not_grow_with_classes_times_voxels():
-    """100 classes: at most 16 bytes an output voxel beyond what is there before; a full
-    logit map would be 400.
+    """40 classes: at most 16 bytes an output voxel beyond what is there before; a full
+    logit map would be 160.
     """
     done = subprocess.run(
         [sys.executable, "-c", MEMORY],

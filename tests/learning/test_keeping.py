@@ -24,6 +24,8 @@ from trivox.learning.checkpoints import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def offer(folder, epoch, score, count):
     """A checkpoint whose only weight is its epoch."""

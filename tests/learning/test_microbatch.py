@@ -21,6 +21,8 @@ from trivox.planning.plan import read_plan
 from trivox.tasks import forecast as forecasting
 from trivox.tasks.forecast import forecast_training, step_memory
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 CPU = Runtime(torch.device("cpu"), "fp32")
 
 

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +9,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from trivox.config.recipe import read_recipe
-from trivox.datasets.splits import Split
-from trivox.errors import DataError
+from rank_work import NAMES, TERMS, batch, gradient, validated
 from trivox.files import read_json
 from trivox.inference.classes.reader import Reading
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.checkpoints import load_weights
+from trivox.learning.losses.weighting import balanced
 from trivox.learning.ranks.parcels import packed, unpacked
-from trivox.learning.ranks.sharing import from_first, shared
 from trivox.learning.tracking import read_records
-from trivox.tasks.choice import task_named
 from trivox.tasks.console import Quiet
-from trivox.tasks.labels.validation import TrainedFolds, validate_folds
 from trivox.tasks.run import run_request
-from trivox.tasks.stages import prepared_before
 from trivox.tasks.task import RunRequest
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="torch without distributed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not torch.distributed.is_available(), reason="torch without distributed"
+    ),
+    pytest.mark.usefixtures("without_figures"),
+]
 
 # Plain SGD: AdamW turns rounding noise in vanishing gradients into whole steps, so no
 # two summation orders would agree.
@@ -43,9 +41,8 @@ SETTINGS = {
 }
 
 RUNS = {
-    "sample": {"batch_dice": False},
+    "sample": {"batch_dice": False, "deep_supervision": False},
     "pooled": {"batch_dice": True},
-    "one head": {"deep_supervision": False},
     "features": {
         "pretrained": "sample",
         "freeze_encoder": 0.7,
@@ -57,18 +54,22 @@ RUNS = {
         "loss_options": {"adaptive": "uncertainty"},
     },
 }
-"""Dice a sample, Dice over the batch, and all that has to be the same on every rank."""
+"""Dice a sample by a network of one head, Dice over the batch by one of several, and all
+that has to be the same on every rank.
+"""
 
 WORKER = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 import trivox.tasks.labels.segmentation as segmentation
 import trivox.tasks.run as training
 from trivox.learning.ranks.group import process_group
 sys.path.insert(0, sys.argv[5])
-from test_ranks import failures, validated
+from blank_figures import blank_figures
+from rank_work import failures, losses_of, validated
 
 torch.set_num_threads(1)
 networks = []
@@ -90,7 +91,7 @@ def note(event, details):
         written.add(Path(path).name)
 
 sys.addaudithook(note)
-with process_group(torch.device("cpu")):  # once for all runs
+with process_group(torch.device("cpu")), blank_figures():  # once for all runs
     for run, extras in json.loads(sys.argv[4]).items():
         if "pretrained" in extras:
             extras["pretrained"] = str(folder / extras["pretrained"])
@@ -108,46 +109,8 @@ with process_group(torch.device("cpu")):  # once for all runs
     validated(data, folder / "sample", folder / "validated")
     reasons = json.dumps(failures())
     (folder / f"failures-{dist.get_rank()}.json").write_text(reasons)
+    save_file(losses_of(dist.get_rank()), folder / f"losses-{dist.get_rank()}.safetensors")
 """
-
-
-def validated(data, run, out):
-    """Validation of all cases by the weights of a run; two folds hold out one of them
-    both.
-    """
-    task = task_named("segmentation")
-    dataset = task.load(data)
-    recipe = read_recipe(read_json(run / "recipe.json"))
-    request = RunRequest(data, run)
-    prepared = prepared_before(task, dataset, request, recipe, console=Quiet())
-    names = tuple(case.name for case in dataset.training_cases)
-    splits = (Split((), names[:3]), Split((), names[2:]))
-    folds = TrainedFolds(
-        replace(prepared, splits=splits),
-        recipe,
-        dict.fromkeys("01", run / "checkpoints" / "latest" / "weights.safetensors"),
-        None,
-        device="cpu",
-    )
-    return validate_folds(
-        folds, out, task="segmentation", whole="everything", console=Quiet()
-    )
-
-
-def failures():
-    """What each rank is told of a case that fails on the second one, and of plain work."""
-
-    def compute(cases):
-        if 3 in cases:
-            raise DataError("case 3: is broken")
-        return cases
-
-    try:
-        reason = shared(range(6), compute, ())
-    except DataError as error:
-        reason = str(error)
-    squares = shared(range(5), lambda cases: [case**2 for case in cases], ())
-    return [reason, squares, from_first(lambda: ("of the first", os.getpid()), ())]
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +130,7 @@ def ranks(tmp_path_factory, tiny_data, tiny_settings):
         str(folder),
         settings,
         json.dumps(RUNS),
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
     ]
     done = subprocess.run(
         command,
@@ -242,6 +205,36 @@ def test_the_first_rank_says_what_failed_on_another(ranks):
     assert first[2] == second[2]
 
 
+# -- losses ----------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def losses(ranks):
+    """Of both ranks; each has half of the batch."""
+    return [load_file(ranks / f"losses-{rank}.safetensors") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pooled_losses_span_the_ranks(losses, name):
+    """DDP takes the mean of what the ranks compute, so each computes twice its part."""
+    whole = gradient(name, *batch())
+    torch.testing.assert_close(
+        torch.cat([of_rank[name] for of_rank in losses]) / 2,
+        whole,
+        atol=1e-6,
+        rtol=1e-4,
+    )
+
+
+def test_ranks_learn_the_same_weights_from_the_mean_of_their_terms(losses):
+    mean = torch.tensor(TERMS).mean(0)
+    for of_rank, terms in zip(losses, TERMS, strict=True):
+        torch.testing.assert_close(of_rank["log_variance"], 1 - mean)
+        torch.testing.assert_close(
+            of_rank["outputs"], torch.tensor(terms)
+        )  # its own, which DDP will average
+        torch.testing.assert_close(of_rank["factor"], balanced(mean.flip(0), mean))
+
+
+# -- what ranks send one another -------------------------------------------------------
 NUMBERS = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
 VALUES = st.recursive(
     NUMBERS | st.text(),

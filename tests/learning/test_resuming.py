@@ -29,6 +29,8 @@ from trivox.learning.runtime import seed_everything
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 # -- interruption ----------------------------------------------------------------------
 @pytest.mark.parametrize("step", [0, 2, 3, 4, 7])
@@ -235,7 +237,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
         **tiny_settings,
         **EVERYTHING,
         "iterations_per_epoch": 8,
-        "epochs": 5,
+        "epochs": 3,
         "checkpoint_minutes": 1e-6,
         "seed": 3,
     }
@@ -254,7 +256,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
             file
         )
     assert sha256(killed, "best") == sha256(whole, "best")
-    assert [r["step"] for r in epochs_of(killed)] == [8, 16, 24, 32, 40]
+    assert [r["step"] for r in epochs_of(killed)] == [8, 16, 24]
     assert [r["validation_dice"] for r in epochs_of(killed)] == [
         r["validation_dice"] for r in epochs_of(whole)
     ]

@@ -198,9 +198,9 @@ make_runtime("cpu")
 if sys.argv[1] == "small":
     print(fewest(20), keep_freed_memory())
 else:
-    before = fewest(80)
+    before = fewest(40)
     with large_blocks_kept():
-        print(fewest(80), keep_freed_memory(), before)
+        print(fewest(40), keep_freed_memory(), before)
 """
 
 
@@ -227,7 +227,7 @@ def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system
     "LD_PRELOAD" in os.environ, reason="another malloc may be preloaded"
 )
 def test_large_blocks_are_kept_where_that_is_asked_for():
-    """Four tensors of 80 MB have 81920 pages of 4 kB."""
+    """Four tensors of 40 MB have 40960 pages of 4 kB."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, "large"],
         capture_output=True,

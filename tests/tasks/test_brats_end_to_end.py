@@ -15,6 +15,8 @@ from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 from trivox.volumes.formats import read_header, read_labels
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SETTINGS = BrainPhantomSettings(cases=8, shape=(28, 32, 30), seed=3)
 
 
@@ -23,7 +25,7 @@ def run(tmp_path_factory, tiny_settings):
     """Trained on the 2020 release by the recipe, long enough to find tumours."""
     root = tmp_path_factory.mktemp("brats")
     data = write_brain_phantoms(root / "brains", SETTINGS)
-    longer = {**tiny_settings, "epochs": 1, "iterations_per_epoch": 60, "batch_size": 4}
+    longer = {**tiny_settings, "epochs": 1, "iterations_per_epoch": 50, "batch_size": 2}
     run_request(
         RunRequest(
             data, root / "run", "quick_test", longer, device="cpu", named="brats"

@@ -21,6 +21,8 @@ from trivox.tasks.stages import fingerprint_of, prepare
 from trivox.tasks.task import RunRequest
 from trivox.volumes.formats import read_labels, write_volume
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 class Lines(Quiet):
     """Remembers what was said."""

@@ -22,6 +22,8 @@ from trivox.tasks.task import RunRequest
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def pretrain(request, **options):
     return run_request(replace(request, task="pretraining"), **options)

@@ -15,6 +15,8 @@ from trivox.tasks.run import run_request
 from trivox.tasks.start import find_weights, require_start
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def short(tiny_settings):

@@ -9,6 +9,8 @@ from trivox.preparation.store import Store
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(scope="module")
 def adaptive_run(tmp_path_factory, tiny_data, tiny_settings):

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from blank_figures import blank_figures
 from trivox.config.presets import PRESETS
 from trivox.config.recipe import make_recipe
 from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_phantoms
@@ -38,7 +39,7 @@ def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
     demo(
         "segmentation",
         out=tmp_path,
-        minutes=0.02,
+        minutes=0.005,
         data=tiny_data,
         device="cpu",
         console=Quiet(),
@@ -63,22 +64,16 @@ def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
 
 
 def test_a_demo_does_not_go_on_under_another_preset(tmp_path, tiny_data):
-    demo(
-        "segmentation",
-        out=tmp_path,
-        minutes=0.005,
-        data=tiny_data,
-        device="cpu",
-        console=Quiet(),
-    )
-    demo(
-        "segmentation",
-        out=tmp_path,
-        minutes=0.005,
-        data=tiny_data,
-        device="cpu",
-        console=Quiet(),
-    )  # finished: again
+    for _ in ("new", "finished: again"):
+        with blank_figures():
+            demo(
+                "segmentation",
+                out=tmp_path,
+                minutes=0.005,
+                data=tiny_data,
+                device="cpu",
+                console=Quiet(),
+            )
     with pytest.raises(RecipeError, match="demo of preset quick_test, not production"):
         demo(
             "segmentation",
@@ -99,7 +94,15 @@ def test_the_brats_demo_draws_brains_and_trains_regions_by_its_recipe(
         DEMOS["brats"], write=partial(write_brain_phantoms, settings=brains)
     )
     monkeypatch.setitem(DEMOS, "brats", small)
-    demo("brats", out=tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet())
+    with blank_figures():
+        demo(
+            "brats",
+            out=tmp_path,
+            minutes=0.005,
+            data=None,
+            device="cpu",
+            console=Quiet(),
+        )
     assert read_json(tmp_path / "run" / "recipe.json")[
         "mask_channel"
     ]  # of the recipe brats

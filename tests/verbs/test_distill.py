@@ -24,6 +24,8 @@ from trivox.tasks.labels.teachers import read_teachers
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(scope="session")
 def settings(tiny_settings):

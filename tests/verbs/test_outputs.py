@@ -13,6 +13,8 @@ import trivox
 from trivox.cli import main
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 FOREIGN = b'{"this": "is somebody\'s own"}\n'
 OPTIONS = ["--network", "unet-tiny", "--patch-size", 16, 16, 16]
 FILES = ("check", "plan", "evaluate", "rank", "report", "report-run")

@@ -15,6 +15,8 @@ from trivox.errors import BundleError, DataError
 from trivox.files import file_hash
 from trivox.tasks.verification.record import RECORD
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def run(tiny_run, tmp_path):

@@ -117,7 +117,7 @@ def test_error_codes_are_those_of_the_definition(seed):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-@pytest.mark.parametrize("shape", [(1, 20, 30), (20, 1, 16), (3, 200, 6), (1, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 20, 30), (3, 200, 6), (1, 1, 1)])
 def test_odd_shapes_are_drawn(figure, shape):
     ones = np.ones(shape, np.int16)
     shown = picture(

@@ -26,6 +26,8 @@ from trivox.tasks.cost.sample import MOST_CASES, mean_size, size_of, spread
 from trivox.tasks.cost.table import cost_notes, cost_rows
 from trivox.verbs.answers.documents import document
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(scope="module")
 def planned(tiny_data, tiny_settings, tmp_path_factory):

@@ -16,6 +16,8 @@ from trivox.tasks.cost.ledger import COST, Ledger, opened, planned_cost, read_co
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 CPU = torch.device("cpu")
 
 

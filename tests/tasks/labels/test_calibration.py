@@ -15,6 +15,8 @@ from trivox.tasks.labels.promises.volumes import learn_volumes
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SCHEME = LabelScheme(labels={"a": 7, "b": 300})
 REGIONS = LabelScheme(
     labels={"a": 1, "b": 2},

@@ -19,6 +19,8 @@ from trivox.tasks.labels import classes, segmentation
 from trivox.tasks.labels.classes import WITHOUT_CLINICAL, TrainingRows
 from trivox.tasks.labels.held_out_classes import clinical_warnings
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SETTINGS = {
     "network": "unet-tiny",
     "patch_size": [16, 16, 16],

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trivox
+from blank_figures import blank_figures
 from classed_phantoms import CASES, UNKNOWN, UNMARKED, write_classed_phantoms
 from impossible_bundles import VALUES, altered, places, predicts_or_refuses
 from trivox.config.recipe import make_recipe
@@ -487,11 +488,11 @@ def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
         "iterations_per_epoch": 4,
         "classification": {"classifier": classifier},
     }
-    metrics = run_request(
-        RunRequest(
-            classed_data, tmp_path / "run", "quick_test", longer, task="multitask"
-        )
+    request = RunRequest(
+        classed_data, tmp_path / "run", "quick_test", longer, task="multitask"
     )
+    with blank_figures():
+        metrics = run_request(request)
     assert metrics["classification"]["classifier"]["0"]["kind"] == classifier
     listed = read_json(tmp_path / "run" / "bundle" / "bundle.json")["classification"][
         "classifiers"
@@ -509,11 +510,11 @@ def test_a_dead_run_goes_on_and_ends_alike(classed_data, classed_run, tmp_path):
     for name in ("bundle", "validation"):
         shutil.rmtree(copy / name)
     (copy / "classifier.safetensors").unlink()
-    metrics = run_request(
-        RunRequest(
-            classed_data, copy, "quick_test", SETTINGS, task="multitask", resume=True
-        )
+    request = RunRequest(
+        classed_data, copy, "quick_test", SETTINGS, task="multitask", resume=True
     )
+    with blank_figures():
+        metrics = run_request(request)
     before = read_json(classed_run / "validation" / "metrics.json")["classification"]
     assert metrics["classification"]["cases"] == before["cases"]
 

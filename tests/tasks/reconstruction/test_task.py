@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from blank_figures import blank_figures
 from trivox.config.recipe import make_recipe
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import load_dataset
@@ -200,11 +201,11 @@ def test_growing_adversarial_and_averaged_training_ends_with_a_model(
         "final_weights": "latest",
         "weights_ema": 0.5,
     }
-    run_request(
-        RunRequest(
-            xray_data, tmp_path / "run", "quick_test", settings, task="reconstruction"
-        )
+    request = RunRequest(
+        xray_data, tmp_path / "run", "quick_test", settings, task="reconstruction"
     )
+    with blank_figures():
+        run_request(request)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "grid: 4" in log
     assert "grid: full size" in log
@@ -430,7 +431,9 @@ def test_finished_volumes_are_kept_and_a_bad_exam_is_set_aside(
     shutil.copytree(xray_data, tmp_path / "data")
     bad = load_dataset(tmp_path / "data").cases[0]
     bad.images[0].write_bytes(b"no views")
-    first = predict(xray_run, tmp_path / "data", tmp_path / "out", device="cpu").records
+    out = tmp_path / "out"
+    with blank_figures():
+        first = predict(xray_run, tmp_path / "data", out, device="cpu").records
     assert "cannot be read" in first[bad.name]["error"]
     assert not (tmp_path / "out" / f"{bad.name}.nii.gz").exists()
     times = {
